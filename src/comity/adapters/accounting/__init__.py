@@ -1,0 +1,1 @@
+"""dp-accounting behind the Accountant port."""

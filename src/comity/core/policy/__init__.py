@@ -1,0 +1,1 @@
+"""Rule, decide, redact: deny by default."""

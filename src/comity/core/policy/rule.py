@@ -1,0 +1,175 @@
+"""A site's policy as values: deny by default, protection on unless written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from comity.errors import ConfigError
+from comity.ids import AppDigest, CollectionName, DatasetName
+
+
+class Rule(StrEnum):
+    """What may become of one part of an app's reply."""
+
+    SUM = "sum"
+    """Leaves only inside a secure sum."""
+    PLAIN = "plain"
+    """Leaves as it is, after what else the policy says (clip, noise)."""
+    WITHHOLD = "withhold"
+    """Stays."""
+
+
+class PartKind(StrEnum):
+    """What a part of a reply is; one policy rule stands for each."""
+
+    ARRAYS = "arrays"
+    METRICS = "metrics"
+    CONFIG = "config"
+    ERROR = "error"
+    SCORES = "scores"
+    PASSAGE = "passage"
+    COUNTS = "counts"
+
+
+class ReleaseLevel(StrEnum):
+    """How much of a collection may leave, from nothing to whole passages."""
+
+    NOTHING = "nothing"
+    COUNTS = "counts"
+    ANSWER_ONLY = "answer_only"
+    SENTENCES = "sentences"
+    PASSAGES = "passages"
+
+
+class Unit(StrEnum):
+    """What one epsilon protects."""
+
+    RECORD = "record"
+    PERSON = "person"
+    SITE = "site"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteNoise:
+    """The gate's own protection of a whole contribution, for apps that a site does not trust.
+
+    Attributes:
+        clip_norm: Bound on the L2 norm of the update, over all arrays together.
+        noise_multiplier: Standard deviation of the noise over `clip_norm`.
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        for name in ("clip_norm", "noise_multiplier"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value}", hint=f"set {name} to a number above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The privacy budget of one data set.
+
+    Attributes:
+        epsilon: Total epsilon, over all runs and statistics.
+        delta: Total delta; choose it below one over the number of records.
+        unit: What is protected.
+        filter_order: The Renyi order, fixed beforehand, of the filter that admits plans chosen
+            after outputs (Feldman and Zrnic 2021).
+    """
+
+    epsilon: float
+    delta: float
+    unit: Unit = Unit.RECORD
+    filter_order: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise ConfigError(f"epsilon is {self.epsilon}", hint="set epsilon above 0, at most 10")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta is {self.delta}", hint="set delta below one over the records")
+        if not (math.isfinite(self.filter_order) and self.filter_order > 1):
+            raise ConfigError(
+                f"filter_order is {self.filter_order}", hint="set filter_order above 1, such as 4"
+            )
+
+
+def _train_rules() -> Mapping[tuple[str, PartKind], Rule]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPolicy:
+    """What a site lets training apps release.
+
+    Attributes:
+        rules: Rule by (message type, part kind); message types are Flower's ``train``,
+            ``evaluate``, ``query`` or a named one such as ``query.describe``. What is not named
+            falls back to `rule_for`'s defaults: arrays and metrics of train and evaluate are
+            `Rule.SUM`, everything else is `Rule.WITHHOLD`.
+        trusted_trainers: Digests of the trainers whose record-level privacy claim is credited.
+        site_noise: Clip and noise by the gate itself, for any app; None leaves arrays unnoised.
+        max_reply_bytes: Bound on one reply.
+    """
+
+    rules: Mapping[tuple[str, PartKind], Rule] = field(default_factory=_train_rules)
+    trusted_trainers: frozenset[AppDigest] = frozenset()
+    site_noise: SiteNoise | None = None
+    max_reply_bytes: int = 2**31
+
+    def rule_for(self, message_type: str, kind: PartKind) -> Rule:
+        """The rule for one part: exact message type, then its category, then the default."""
+        for name in (message_type, message_type.split(".", 1)[0]):
+            rule = self.rules.get((name, kind))
+            if rule is not None:
+                return rule
+        if message_type.split(".", 1)[0] in {"train", "evaluate"} and kind in {
+            PartKind.ARRAYS,
+            PartKind.METRICS,
+        }:
+            return Rule.SUM
+        return Rule.WITHHOLD
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPolicy:
+    """Who may see how much of one collection.
+
+    Attributes:
+        name: The collection.
+        release: The most that may leave.
+        askers: Members or roles that may ask; empty means nobody, ``*`` means every member.
+        max_passages_per_question: Bound on passages for one question.
+        max_passages_per_day: Bound on passages for one asker and day.
+        reason: Why it is closed, as a sentence the asker may read.
+    """
+
+    name: CollectionName
+    release: ReleaseLevel = ReleaseLevel.NOTHING
+    askers: frozenset[str] = frozenset()
+    max_passages_per_question: int = 8
+    max_passages_per_day: int = 500
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SitePolicy:
+    """All that one site's owner decided; the default releases nothing in the clear.
+
+    Attributes:
+        train: Rules for training apps.
+        budgets: Privacy budget by data set; a data set without one can make no private release.
+        collections: Policy by collection; one that is not named is closed.
+    """
+
+    train: TrainPolicy = field(default_factory=TrainPolicy)
+    budgets: Mapping[DatasetName, Budget] = field(default_factory=lambda: MappingProxyType({}))
+    collections: Mapping[CollectionName, CollectionPolicy] = field(
+        default_factory=lambda: MappingProxyType({})
+    )

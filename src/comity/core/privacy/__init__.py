@@ -1,0 +1,1 @@
+"""Clip, noise, plan, ledger arithmetic."""

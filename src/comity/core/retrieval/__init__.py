@@ -1,0 +1,1 @@
+"""Text, chunks, fusion, term statistics."""

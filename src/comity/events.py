@@ -1,0 +1,110 @@
+"""What happened, one frozen type per fact. Events carry ids and figures, never content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from comity.ids import DatasetName, ExchangeId, ReservationId, RunId, SiteName
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact about a federation; the sealed parent of all others in this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A training run began."""
+
+    run: RunId
+    sites: tuple[SiteName, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFinished(Event):
+    """A round was aggregated. `round_number` counts from 1; `seconds` is wall time."""
+
+    run: RunId
+    round_number: int
+    rounds: int
+    replies: int
+    dropouts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """A run ended, with the total wall time in seconds."""
+
+    run: RunId
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDropped(Event):
+    """A site gave no usable contribution in an exchange; `error` is an error's class name only."""
+
+    run: RunId
+    site: SiteName
+    exchange: ExchangeId
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReserved(Event):
+    """A site reserved a privacy plan; the figures are what the accountant says of it."""
+
+    site: SiteName
+    dataset: DatasetName
+    reservation: ReservationId
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeCommitted(Event):
+    """A gate committed the releases of one exchange to its journal."""
+
+    site: SiteName
+    exchange: ExchangeId
+    released: int
+    withheld: int
+    size_bytes: int
+    journal_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsIngested(Event):
+    """A site's index took in documents."""
+
+    site: SiteName
+    collection: str
+    added: int
+    replaced: int
+    removed: int
+    passages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswered(Event):
+    """A question went through both exchanges."""
+
+    exchange: ExchangeId
+    sites_asked: int
+    sites_silent: int
+    candidates: int
+    citations: int
+    abstained: bool
+    seconds: float = field(default=0.0)
+
+
+EventSink = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The sink for callers that do not listen."""
+    del event

@@ -1,0 +1,1 @@
+"""The use cases: gate, train, ask, search, ingest, enrol."""
