@@ -35,6 +35,22 @@ class RoundFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeFinished(Event):
+    """A coordinator's messages of one type were answered, or time ran out.
+
+    `number` counts the exchanges of the run from 1; `dropouts` are the sites without a usable
+    reply; `seconds` is wall time.
+    """
+
+    run: RunId
+    number: int
+    message_type: str
+    asked: int
+    dropouts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished(Event):
     """A run ended, with the total wall time in seconds."""
 

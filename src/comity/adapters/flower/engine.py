@@ -1,0 +1,250 @@
+"""The `local` engine: runs a Flower app on this machine, with its sites in worker processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from numpy.typing import NDArray
+
+from comity.adapters.flower.app import AppSource, LoadedApp, load_client, load_server
+from comity.adapters.flower.calls import print_app_traceback
+from comity.adapters.flower.crew import Crew
+from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
+from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
+from comity.adapters.flower.processes import CrewSettings, ProcessCrew
+from comity.adapters.flower.seeds import (
+    GeneratorStates,
+    call_seed,
+    seed_generators,
+    simulated_secret,
+)
+from comity.adapters.flower.site_engine import SimulatedSite
+from comity.adapters.flower.threads import ThreadCrew
+from comity.errors import ComityError, ConfigError, UnavailableError
+from comity.events import EventSink, RunFinished, ignore
+from comity.ids import RunId, SiteName
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How a local run is carried out.
+
+    Attributes:
+        threads: Run the sites in this process instead of worker processes.
+        parallel_threads: Let calls in this process overlap, which gives determinism up.
+        workers: Worker processes or parallel threads; None for one a core.
+        seed: What all app randomness comes from; the same seed gives the same bits.
+        threads_per_call: Threads that numeric libraries use in one app call.
+        max_reply_bytes: Bound on what one app call may answer.
+        start_timeout_s: How long importing the app may take, in seconds.
+    """
+
+    threads: bool = False
+    parallel_threads: bool = False
+    workers: int | None = None
+    seed: int = 0
+    threads_per_call: int = 1
+    max_reply_bytes: int = 1 << 31
+    start_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads_per_call", "max_reply_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", hint=f"set {name} to 1 or more")
+        if self.parallel_threads and not self.threads:
+            raise ConfigError("parallel_threads needs threads", hint="add --threads")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run left behind.
+
+    Attributes:
+        run: Its id.
+        seed: Its seed.
+        exchanges: How many times the ServerApp sent messages.
+        replies: Usable replies over all exchanges.
+        dropouts: Messages without a usable reply, by error class.
+        withheld: Parts that sites withheld.
+        released_bytes: Array bytes that left each site.
+        seconds: Wall time of the whole run.
+        first_exchange_s: Wall time of the first exchange.
+        arrays: Array records that the ServerApp left in its state, by record name.
+        metrics: Metric records that it left there, by record name.
+    """
+
+    run: RunId
+    seed: int
+    exchanges: int
+    replies: int
+    dropouts: Mapping[str, int]
+    withheld: int
+    released_bytes: Mapping[SiteName, int]
+    seconds: float
+    first_exchange_s: float
+    arrays: Mapping[str, Mapping[str, NDArray[Any]]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def run_app(
+    app: LoadedApp,
+    sites: Sequence[SimulatedSite],
+    settings: EngineSettings | None = None,
+    events: EventSink = ignore,
+) -> RunOutcome:
+    """Runs a Flower app over simulated sites on this machine.
+
+    Guarantees: equal app, sites, seed give equal bits, in worker processes or on threads, however
+    many workers; replies pass their site's door; no process or shared memory outlives the call.
+
+    Args:
+        app: What to run.
+        sites: At least one; their order is the order of sums.
+        settings: How to run it.
+        events: Told of each exchange, dropout and the end.
+
+    Raises:
+        ConfigError: The app cannot be loaded, or its ServerApp raised.
+        PolicyRefused: Sites release only into a secure sum, and this run has none.
+        UnavailableError: The workers do not start, or no site ever answered.
+    """
+    settings = settings or EngineSettings()
+    if not sites:
+        raise ConfigError("a run needs sites", hint="give at least one, such as --sites 2")
+    if not _RUNNING.acquire(blocking=False):
+        raise UnavailableError("another run is under way in this process", hint="wait for it")
+    started = time.monotonic()
+    try:
+        with _calm_generators(settings.threads_per_call):
+            number = secrets.randbits(63)
+            identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
+            crew = _crew(app, number, len(sites), settings)
+            try:
+                grid, state = _run_server(app, identity, sites, crew, events)
+            finally:
+                crew.close()
+    finally:
+        _RUNNING.release()
+    seconds = time.monotonic() - started
+    events(RunFinished(identity.name, grid.tally.exchanges, seconds))
+    return _outcome(identity, settings.seed, grid.tally, seconds, state)
+
+
+_RUNNING = threading.Lock()
+
+
+def _crew(app: LoadedApp, run_id: int, sites: int, settings: EngineSettings) -> Crew:
+    cores = len(os.sched_getaffinity(0))
+    workers = min(settings.workers or cores, sites)
+    if settings.threads:
+        client = load_client(app.client) if isinstance(app.client, AppSource) else app.client
+        return ThreadCrew(client, run_id, app.config, workers if settings.parallel_threads else 1)
+    if isinstance(app.client, ClientApp):
+        raise ConfigError(
+            "an app made in this process cannot run in worker processes",
+            hint="run it on threads, or put it into a module and give its folder",
+        )
+    limits = CrewSettings(
+        workers, settings.threads_per_call, settings.max_reply_bytes, settings.start_timeout_s
+    )
+    return ProcessCrew(app.client, run_id, app.config, limits)
+
+
+def _run_server(
+    app: LoadedApp,
+    identity: RunIdentity,
+    sites: Sequence[SimulatedSite],
+    crew: Crew,
+    events: EventSink,
+) -> tuple[LocalGrid, RecordDict]:
+    server = load_server(app)  # while the workers start
+    if isinstance(crew, ProcessCrew):
+        crew.wait_ready()
+    enter_run(identity.run)
+    grid = LocalGrid(empty_run(identity.run), identity, sites, crew, events)
+    context = Context(identity.run, COORDINATOR_NODE, {}, RecordDict(), dict(app.config))
+    seed = identity.seed
+    if seed is not None:
+        secret = simulated_secret(seed, "coordinator")
+        seed_generators(call_seed(secret, seed, "coordinator"))
+    _call_server(server, grid, context)
+    if grid.tally.exchanges and not grid.tally.replies:
+        seen = ", ".join(f"{name} ({count})" for name, count in grid.tally.dropouts.items())
+        raise UnavailableError(
+            f"no site ever gave a usable reply: {seen or 'time ran out'}",
+            hint="the sites' own output above says why",
+        )
+    return grid, context.state
+
+
+def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
+    try:
+        server(grid, context)
+    except (ComityError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the wall: a ServerApp may call sys.exit
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return
+        print_app_traceback(error)
+        raise ConfigError(
+            f"the ServerApp raised {type(error).__name__}: {error}",
+            hint="its traceback stands above; run the app's own tests",
+        ) from error
+
+
+@contextmanager
+def _calm_generators(threads: int) -> Iterator[None]:
+    """Puts the process's generators and torch's thread count back after a run."""
+    states = GeneratorStates.now()
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        states.restore()
+        if torch:
+            torch.set_num_threads(before)
+
+
+def _outcome(
+    identity: RunIdentity, seed: int, tally: Tally, seconds: float, state: RecordDict
+) -> RunOutcome:
+    arrays = {
+        name: {key: array.numpy() for key, array in record.items()}
+        for name, record in state.items()
+        if isinstance(record, ArrayRecord)
+    }
+    metrics = {n: dict(record) for n, record in state.items() if isinstance(record, MetricRecord)}
+    return RunOutcome(
+        identity.name,
+        seed,
+        tally.exchanges,
+        tally.replies,
+        tally.dropouts,
+        tally.withheld,
+        tally.released_bytes,
+        seconds,
+        tally.first_exchange_s,
+        arrays,
+        metrics,
+    )
+
+
+__all__ = ["ConfigRecord", "EngineSettings", "RunOutcome", "SimulatedSite", "run_app"]

@@ -1,0 +1,303 @@
+"""The in-process `Grid`: carries a ServerApp's messages to simulated sites and back.
+
+Replies come sorted by site, so that floating-point sums are the same bits in each run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from comity.adapters.flower.calls import AppFailure
+from comity.adapters.flower.crew import Call, Crew, Finished
+from comity.adapters.flower.private_names import (
+    MESSAGE_EXPIRED,
+    Run,
+    name_message,
+    reply_to,
+)
+from comity.adapters.flower.seeds import call_seed, simulated_secret
+from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, send_out
+from comity.errors import ConfigError, PolicyRefused
+from comity.events import EventSink, ExchangeFinished, SiteDropped
+from comity.ids import AppDigest, ExchangeId, RunId, SiteName
+from comity.ports import Exchange
+
+FIRST_NODE: Final = 2
+"""Node id of the first site; the coordinator's is 1."""
+
+_POLL_S: Final = 0.5
+_SLOW_POLL_S: Final = 0.5
+_MAX_SLOW_POLLS: Final = 4
+ASKER: Final = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What tells this run from others.
+
+    Attributes:
+        run: Flower's number of the run.
+        name: The same as text, for journals and events.
+        seed: The run's seed; None leaves apps unseeded.
+        app: Digest of the app.
+    """
+
+    run: int
+    name: RunId
+    seed: int | None
+    app: AppDigest
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went through a grid so far."""
+
+    exchanges: int = 0
+    replies: int = 0
+    dropouts: dict[str, int] = field(default_factory=dict)
+    released_bytes: dict[SiteName, int] = field(default_factory=dict)
+    withheld: int = 0
+    first_exchange_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A message that was pushed and not yet answered."""
+
+    call: Call
+    site: SimulatedSite
+    exchange: Exchange
+    ordinal: int
+    since_s: float
+
+
+class LocalGrid(Grid):
+    """Carries messages to sites that a `Crew` runs, each reply through its site's gate.
+
+    Args:
+        run: Flower's description of the run.
+        identity: The run's names and seed.
+        sites: In order; a site's node id is its position plus `FIRST_NODE`.
+        crew: Runs the app calls.
+        events: Told of each finished exchange and each dropout.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        identity: RunIdentity,
+        sites: Sequence[SimulatedSite],
+        crew: Crew,
+        events: EventSink,
+    ) -> None:
+        self.tally = Tally()
+        self._run = run
+        self._identity = identity
+        self._sites = {FIRST_NODE + index: site for index, site in enumerate(sites)}
+        self._configs = _node_configs(sites)
+        self._crew = crew
+        self._events = events
+        self._sent: dict[int, _Sent] = {}
+        self._by_id: dict[str, int] = {}
+        self._replies: dict[str, Message] = {}
+        self._refused: dict[str, list[SiteName]] = {}
+        self._numbers = 0
+        self._thread = threading.get_ident()
+        self._polls = 0
+        self._polled_s = 0.0
+
+    def set_run(self, run: Run) -> None:
+        """Sets what `run` shows."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run of this grid."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to one node, as ``Message(...)`` makes it."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """The node ids of all sites, in site order.
+
+        Raises:
+            ConfigError: A strategy waits for more sites than there are, which would be for ever.
+        """
+        now = time.monotonic()
+        if threading.get_ident() == self._thread:
+            slow = now - self._polled_s >= _SLOW_POLL_S
+            self._polls += slow
+            self._polled_s = now
+            if self._polls > _MAX_SLOW_POLLS + 1:
+                raise ConfigError(
+                    f"the ServerApp waits for more than the {len(self._sites)} sites of this run",
+                    hint="raise --sites, or lower the strategy's min_available_nodes",
+                )
+        return list(self._sites)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Sends messages; the ids by which their replies can be pulled, in order.
+
+        Raises:
+            ValueError: A message goes to a node that does not exist, or was sent before.
+        """
+        self._polls = 0
+        self.tally.exchanges += 1
+        calls = [self._call(message) for message in messages]
+        self._crew.submit(calls)
+        return [call.message.metadata.message_id for call in calls]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are there, in site order; waits a moment when none is.
+
+        Raises:
+            PolicyRefused: Sites release only into a secure sum, and this run has none.
+        """
+        wanted = list(message_ids)
+        self._gather(wanted, time.monotonic() + _POLL_S)
+        self._check_refusals()
+        found = [self._replies.pop(wanted_id) for wanted_id in wanted if wanted_id in self._replies]
+        return sorted(found, key=_site_order)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Sends messages and waits for all replies, at most `timeout` seconds; in site order.
+
+        Raises:
+            PolicyRefused: Sites release only into a secure sum, and this run has none.
+        """
+        started = time.monotonic()
+        sent = list(messages)
+        ids = self.push_messages(sent)
+        self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
+        self._check_refusals()
+        found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
+        if sent:
+            self._finish(sent[0].metadata.message_type, len(sent), found, started)
+        return sorted(found, key=_site_order)
+
+    def _call(self, message: Message) -> Call:
+        node_id = message.metadata.dst_node_id
+        site = self._sites.get(node_id)
+        if site is None:
+            raise ValueError(f"node {node_id} does not exist: ask Grid.get_node_ids()")
+        self._numbers += 1
+        number, ordinal = self._numbers, self.tally.exchanges
+        name_message(message, f"{self._identity.run:x}-{number}")
+        kind = message.metadata.message_type
+        exchange = Exchange(
+            ExchangeId(f"{message.metadata.message_id}-{site.name}"),
+            ASKER,
+            kind,
+            self._identity.name,
+            _round_of(message, ordinal),
+            site.dataset,
+        )
+        call = Call(number, node_id, self._configs[node_id], message, self._seed(site, number))
+        self._sent[number] = _Sent(call, site, exchange, ordinal, time.monotonic())
+        self._by_id[message.metadata.message_id] = number
+        return call
+
+    def _seed(self, site: SimulatedSite, number: int) -> bytes | None:
+        seed = self._identity.seed
+        if seed is None:
+            return None
+        return call_seed(site.secret or simulated_secret(seed, site.name), seed, site.name, number)
+
+    def _gather(
+        self, ids: Sequence[str], deadline_s: float | None, *, wait_for_all: bool = False
+    ) -> None:
+        while any(reply_id in self._by_id for reply_id in ids):
+            left = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            finished = self._crew.wait(left)
+            for done in finished:
+                self._arrived(done)
+            if left == 0.0 or (finished and not wait_for_all):
+                return
+
+    def _arrived(self, done: Finished) -> None:
+        sent = self._sent.pop(done.number)
+        request = sent.call.message
+        del self._by_id[request.metadata.message_id]
+        out = send_out(sent.site, sent.exchange, request, done.outcome, self._identity.app)
+        self._count(sent, out)
+        for policy in out.unsummed:
+            self._refused.setdefault(policy, []).append(sent.site.name)
+        reply = reply_to(request, out.content, f"{request.metadata.message_id}-reply")
+        self._replies[request.metadata.message_id] = reply
+
+    def _count(self, sent: _Sent, out: Outgoing) -> None:
+        tally, name = self.tally, sent.site.name
+        tally.withheld += len(out.withheld)
+        tally.released_bytes[name] = tally.released_bytes.get(name, 0) + out.size_bytes
+        if out.failure:
+            tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
+            exchange = sent.exchange.exchange
+            self._events(SiteDropped(self._identity.name, name, exchange, out.failure))
+        else:
+            tally.replies += 1
+
+    def _check_refusals(self) -> None:
+        if not self._refused:
+            return
+        policy, sites = next(iter(sorted(self._refused.items())))
+        raise PolicyRefused(
+            f"{policy} at {', '.join(sorted(sites))}: this may leave only inside a secure sum, "
+            "and this run has none",
+            hint=f'a site\'s owner may write "plain" for {policy.split(" ")[0]}, '
+            "with clip and noise",
+        )
+
+    def _finish(self, kind: str, asked: int, found: Sequence[Message], started_s: float) -> None:
+        seconds = time.monotonic() - started_s
+        dropouts = asked - sum(not message.has_error() for message in found)
+        if self.tally.exchanges == 1:
+            self.tally.first_exchange_s = seconds
+        self._events(
+            ExchangeFinished(
+                self._identity.name, self.tally.exchanges, kind, asked, dropouts, seconds
+            )
+        )
+
+
+def _node_configs(sites: Sequence[SimulatedSite]) -> dict[int, dict[str, Any]]:
+    return {
+        FIRST_NODE + index: {
+            "partition-id": index,
+            "num-partitions": len(sites),
+            **site.node_config,
+        }
+        for index, site in enumerate(sites)
+    }
+
+
+def _site_order(message: Message) -> tuple[int, int]:
+    metadata = message.metadata
+    return metadata.src_node_id, int(metadata.reply_to_message_id.rpartition("-")[2])
+
+
+def _round_of(message: Message, ordinal: int) -> int:
+    """The round that the coordinator states; the exchange's position where it states none."""
+    for record in message.content.values():
+        if isinstance(record, ConfigRecord):
+            stated = record.get("server-round")
+            if isinstance(stated, int) and stated > 0:
+                return stated
+    return ordinal
