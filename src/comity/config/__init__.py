@@ -1,1 +1,1 @@
-"""Federation and site files."""
+"""Federation and site files: TOML in, frozen models out, all faults at once."""

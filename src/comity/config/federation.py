@@ -1,0 +1,139 @@
+"""The federation file: who takes part, and what holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, Strict
+
+from comity.config.faults import dotted, load
+from comity.config.section import FilePath, Name, Section, nested
+from comity.config.site import SiteFile, load_site_file
+from comity.errors import ConfigError, Fault
+
+
+class MemberSection(Section):
+    """`[[sites]]`: one site of the federation."""
+
+    name: Name = Field(description="The site's name: a DNS label, unique in the federation.")
+    role: Name = Field(
+        default="site", description="The role that collections may name among their askers."
+    )
+    file: FilePath | None = Field(
+        default=None,
+        description="Its site file, where the site runs on this machine (engine `local`).",
+    )
+
+
+class TrainDefaults(Section):
+    """`[train]`: what a run takes where it does not say otherwise."""
+
+    rounds: int = Field(default=10, ge=1, le=10**6, description="Rounds of a run.")
+    min_sites: int = Field(
+        default=2, ge=1, le=10**6, description="The fewest sites that a round goes on with."
+    )
+    round_timeout_s: float = Field(
+        default=600.0, gt=0, le=604800, description="Seconds until a round is cut off."
+    )
+
+
+class AskSection(Section):
+    """`[ask]`: limits of a question."""
+
+    timeout_s: float = Field(
+        default=5.0, gt=0, le=600, description="Seconds until a site's reply counts as missing."
+    )
+    max_question_characters: int = Field(
+        default=2000, ge=1, le=10**6, description="The longest question."
+    )
+    max_passages: int = Field(
+        default=6, ge=1, le=1000, description="The most passages that an answer draws on."
+    )
+
+
+class FederationFile(Section):
+    """A federation file, `federation.toml`: its members and what holds for all of them."""
+
+    name: Name = Field(description="The federation's name: a DNS label.")
+    coordinator: Name = Field(
+        default="coordinator", description="The coordinator's name: a DNS label."
+    )
+    sites: Annotated[tuple[MemberSection, ...], Strict(strict=False)] = Field(
+        min_length=1, description="The sites, one `[[sites]]` table each."
+    )
+    train: TrainDefaults = Field(
+        default_factory=TrainDefaults, description="What a run takes by default."
+    )
+    ask: AskSection = Field(default_factory=AskSection, description="Limits of a question.")
+
+    def load_site_files(self) -> tuple[SiteFile, ...]:
+        """The site files of all members that have one here, in the file's order.
+
+        Raises:
+            ConfigError: With all faults of all of them at once.
+        """
+        found: list[SiteFile] = []
+        faults: list[Fault] = []
+        for number, member in enumerate(self.sites):
+            if member.file is None:
+                continue
+            try:
+                site = load_site_file(member.file)
+            except ConfigError as error:
+                faults += error.faults or [Fault(f"sites.{number}.file", error.message, error.hint)]
+                continue
+            if site.name != member.name:
+                problem = f"is {site.name!r}, and the federation calls this site {member.name!r}"
+                faults.append(Fault("name", problem, "write one name in both", str(member.file)))
+            found.append(site)
+        faults += _shared_state(found)
+        if faults:
+            raise ConfigError(
+                f"the site files of {self.name} have {len(faults)} fault(s)", faults=faults
+            )
+        return tuple(found)
+
+
+def load_federation_file(file: Path) -> FederationFile:
+    """Reads and checks a federation file; relative paths in it start from its folder.
+
+    The site files that it names must exist; `FederationFile.load_site_files` reads them.
+
+    Raises:
+        ConfigError: With all faults at once, each with file, dotted path, problem and way out.
+    """
+    return load(FederationFile, file, _faults_between_fields)
+
+
+def _shared_state(sites: list[SiteFile]) -> Iterator[Fault]:
+    owners: dict[Path, str] = {}
+    for site in sites:
+        place = site.state.resolve()
+        if place in owners:
+            problem = f"is {place}, which is also the state of {owners[place]}"
+            yield Fault(f"{site.name}: state", problem, "give each site a state folder of its own")
+        owners.setdefault(place, site.name)
+
+
+def _faults_between_fields(document: dict[str, Any], file: Path) -> Iterator[Fault]:
+    sites = document.get("sites")
+    tables = sites if isinstance(sites, list) else []
+    first: dict[str, int] = {}
+    for number, table in enumerate(tables):
+        name = nested(table).get("name")
+        if not isinstance(name, str):
+            continue
+        path = dotted(("sites", number, "name"))
+        if name in first:
+            problem = f"{name!r} is also the name of sites.{first[name]}"
+            yield Fault(path, problem, "give each site a name of its own", str(file))
+        if name == document.get("coordinator", "coordinator"):
+            problem = f"{name!r} is also the coordinator's name"
+            yield Fault(path, problem, "give each member a name of its own", str(file))
+        first.setdefault(name, number)
+    needed = nested(document, "train").get("min-sites")
+    if isinstance(needed, int) and tables and needed > len(tables):
+        problem = f"is {needed}, and the federation has {len(tables)} sites"
+        yield Fault("train.min-sites", problem, f"write at most {len(tables)}", str(file))
