@@ -34,8 +34,9 @@ def run_flower_app(
     Raises:
         ConfigError: The app or the overrides are wrong.
     """
-    from comity.adapters.flower.app import read_app  # noqa: PLC0415 - flwr only where it is used
-    from comity.adapters.flower.engine import SimulatedSite, run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr only where it is used
+    from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
     app = read_app(folder, overrides)

@@ -1,17 +1,12 @@
-"""A Flower app on disk: read, checked as a whole before anything runs, loaded by reference."""
+"""A Flower app, loaded by reference; its digest over all its files."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 import hashlib
 import importlib
-import importlib.metadata
-import importlib.util
 import sys
-import tomllib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,15 +14,13 @@ from typing import Any, Final
 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
-from packaging.requirements import InvalidRequirement, Requirement
 
-from comity.errors import ConfigError, Fault
+from comity.errors import ConfigError
 from comity.ids import AppDigest
 
 Scalar = bool | int | float | str
-PROJECT_FILE: Final = "pyproject.toml"
+NO_DIGEST: Final = AppDigest("")
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "dist", "build"})
-_PRELOADED: Final = frozenset({"torch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,57 +64,29 @@ class LoadedApp:
     server: ServerApp | str
     client: ClientApp | AppSource
     config: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
-    digest: AppDigest = AppDigest("")
-
-
-def read_app(folder: Path, overrides: Sequence[str] = ()) -> LoadedApp:
-    """Reads the Flower app in `folder` and checks it without running any of its code.
-
-    Args:
-        folder: Holds a ``pyproject.toml`` with ``[tool.flwr.app]``.
-        overrides: ``key=value`` in TOML, several in one string as in ``flwr run``.
-
-    Raises:
-        ConfigError: With all faults at once: a missing folder, file or section, a syntax error, a
-            reference that leads nowhere, another flwr wanted, an unknown key or a wrong type.
-    """
-    project = _read_project(folder)
-    faults: list[Fault] = []
-    file = str(folder / PROJECT_FILE)
-    app = _table(project, "tool", "flwr", "app")
-    components = _table(app, "components")
-    references: dict[str, str] = {}
-    for name in ("serverapp", "clientapp"):
-        path = f"tool.flwr.app.components.{name}"
-        reference = components.get(name)
-        if isinstance(reference, str) and reference.count(":") == 1:
-            references[name] = reference
-            faults += _reference_faults(folder, reference, file, path)
-        else:
-            problem = "is missing" if reference is None else f"is {reference!r}"
-            faults.append(Fault(path, problem, 'write "module:attribute"', file))
-    requirements = _requirements(project)
-    faults += _flwr_faults(requirements, file)
-    config, wrong = _run_config(app.get("config", {}), overrides, file)
-    faults += wrong
-    faults += _syntax_faults(folder)
-    if faults:
-        raise ConfigError(f"the app in {folder} cannot run", faults=dict.fromkeys(faults))
-    names = {requirement.name.lower() for requirement in requirements}
-    preload = tuple(sorted(_PRELOADED & names))
-    source = AppSource(str(folder.resolve()), references["clientapp"], preload)
-    name = str(_table(project, "project").get("name", folder.resolve().name))
-    return LoadedApp(name, references["serverapp"], source, config, app_digest(folder))
+    digest: AppDigest = NO_DIGEST
 
 
 def app_digest(folder: Path) -> AppDigest:
     """SHA-256 over relative path and content of each file of the app, in order of path."""
     digest = hashlib.sha256(b"comity/app/v1")
-    for path in sorted(_files(folder), key=lambda p: p.relative_to(folder).as_posix()):
+    for path in sorted(app_files(folder), key=lambda p: p.relative_to(folder).as_posix()):
         for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
     return AppDigest(f"sha256:{digest.hexdigest()}")
+
+
+def app_files(folder: Path) -> Iterator[Path]:
+    """The files that make an app: not hidden ones, caches, builds or environments."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in _SKIPPED or path.suffix == ".pyc":
+            continue
+        if path.is_dir():
+            if not (path / "pyvenv.cfg").exists():
+                yield from app_files(path)
+        elif path.is_file():
+            yield path
 
 
 def load_server(app: LoadedApp) -> ServerApp:
@@ -160,12 +125,12 @@ def _not_an_app(reference: str, found: object, kind: str) -> ConfigError:
     )
 
 
-def _load(folder: str, reference: str) -> Any:
+def _load(folder: str, reference: str) -> object:
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
     module_name, _, attributes = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: object = importlib.import_module(module_name)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
     except BaseException as error:  # the wall: importing runs the app's code
@@ -184,179 +149,3 @@ def _where(error: BaseException, folder: str) -> str:
         if folder and frame.filename.startswith(folder):
             return f"{frame.filename}, line {frame.lineno}: "
     return ""
-
-
-def _read_project(folder: Path) -> dict[str, Any]:
-    file = folder / PROJECT_FILE
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder", hint="give the folder of a Flower app")
-    try:
-        project = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{file} does not exist", hint="give the folder that holds the app's pyproject.toml"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", hint="correct the file") from error
-    if not _table(project, "tool", "flwr", "app"):
-        fault = Fault("tool.flwr.app", "is missing", "name the app's components there", str(file))
-        raise ConfigError(f"{folder} holds no Flower app", faults=[fault])
-    return project
-
-
-def _table(document: Mapping[str, Any], *path: str) -> dict[str, Any]:
-    found: Any = document
-    for name in path:
-        found = found.get(name, {}) if isinstance(found, dict) else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _requirements(project: Mapping[str, Any]) -> list[Requirement]:
-    listed = _table(project, "project").get("dependencies", [])
-    found = []
-    for text in listed if isinstance(listed, list) else []:
-        try:
-            found.append(Requirement(str(text)))
-        except InvalidRequirement:
-            continue  # not ours to judge: only the pin on flwr decides whether the app can run
-    return found
-
-
-def _flwr_faults(requirements: Sequence[Requirement], file: str) -> Iterator[Fault]:
-    installed = importlib.metadata.version("flwr")
-    for requirement in requirements:
-        wanted = requirement.specifier
-        if requirement.name == "flwr" and not wanted.contains(installed, prereleases=True):
-            problem = f"wants flwr{wanted}, and flwr {installed} is installed"
-            yield Fault("project.dependencies", problem, "relax the pin, or run it there", file)
-
-
-def _reference_faults(folder: Path, reference: str, file: str, path: str) -> Iterator[Fault]:
-    module, _, attribute = reference.partition(":")
-    found = _module_file(folder, module)
-    if found is None:
-        if _installed(module):
-            return
-        yield Fault(path, f"module {module} does not exist in {folder}", "correct the name", file)
-        return
-    try:
-        names = _top_level_names(ast.parse(found.read_bytes(), str(found)))
-    except SyntaxError:
-        return  # reported with its file and line
-    if attribute.split(".")[0] not in names and "*" not in names:
-        yield Fault(path, f"{found} defines no {attribute}", "correct the name", file)
-
-
-def _module_file(folder: Path, module: str) -> Path | None:
-    base = folder.joinpath(*module.split("."))
-    for candidate in (base.with_name(base.name + ".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-def _installed(module: str) -> bool:
-    top = module.split(".")[0]
-    return top in sys.modules or importlib.util.find_spec(top) is not None
-
-
-def _top_level_names(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
-    return names
-
-
-def _syntax_faults(folder: Path) -> Iterator[Fault]:
-    for path in _files(folder):
-        if path.suffix != ".py":
-            continue
-        try:
-            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            problem = f"does not parse: {getattr(error, 'msg', error)}"
-            yield Fault(f"line {line}", problem, "correct the file", str(path))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in _SKIPPED or path.suffix == ".pyc":
-            continue
-        if path.is_dir():
-            if not (path / "pyvenv.cfg").exists():
-                yield from _files(path)
-        elif path.is_file():
-            yield path
-
-
-def _run_config(
-    table: object, overrides: Sequence[str], file: str
-) -> tuple[dict[str, Scalar], list[Fault]]:
-    path = "tool.flwr.app.config"
-    faults: list[Fault] = []
-    config = dict(_flat(table, path, file, faults)) if isinstance(table, dict) else {}
-    for key, value in _parse_overrides(overrides, config).items():
-        if key not in config:
-            near = difflib.get_close_matches(key, config, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(config) or 'none'}"
-            faults.append(Fault(f"--run-config {key}", "is not a key of the app", hint, file))
-            continue
-        known = type(config[key])
-        if known is float and type(value) is int:
-            value = float(value)  # noqa: PLW2901 - an integer is a fine float
-        if type(value) is not known:
-            problem = f"is {value!r}, and the app's own value is {config[key]!r}"
-            faults.append(Fault(f"--run-config {key}", problem, f"write a {known.__name__}", file))
-            continue
-        config[key] = value
-    return config, faults
-
-
-def _flat(
-    table: Mapping[str, Any], path: str, file: str, faults: list[Fault], prefix: str = ""
-) -> Iterator[tuple[str, Scalar]]:
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _flat(value, path, file, faults, f"{name}.")
-        elif isinstance(value, bool | int | float | str):
-            yield name, value
-        else:
-            problem = f"is a {type(value).__name__}"
-            hint = "write a number, a text, true or false"
-            faults.append(Fault(f"{path}.{name}", problem, hint, file))
-
-
-def _parse_overrides(overrides: Sequence[str], known: Mapping[str, Scalar]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in overrides:
-        for piece in _split_pairs(text):
-            key, equals, value = piece.partition("=")
-            if not equals or not key:
-                raise ConfigError(f"--run-config {piece!r} has no value", hint="write key=value")
-            try:
-                parsed = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError as error:
-                if not isinstance(known.get(key.strip()), str):
-                    raise ConfigError(
-                        f"--run-config {key} is {value!r}, which is not a TOML value",
-                        hint='write a number, true, false or "text"',
-                    ) from error
-                parsed = value
-            found[key.strip()] = parsed
-    return found
-
-
-def _split_pairs(text: str) -> list[str]:
-    import shlex  # noqa: PLC0415 - only with overrides
-
-    lexer = shlex.shlex(text, posix=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    return list(lexer)

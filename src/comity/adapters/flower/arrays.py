@@ -7,7 +7,7 @@ one copy is enough. The copy stays, because apps and strategies may write into w
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -19,6 +19,7 @@ _V1_PREFIX: Final = 10
 _MAX_HEADER: Final = 10_000
 
 Record = ArrayRecord | MetricRecord | ConfigRecord
+Buffer = bytes | memoryview
 
 
 class BufferArray(Array):
@@ -28,21 +29,21 @@ class BufferArray(Array):
     """
 
     def __init__(
-        self, dtype: str, shape: tuple[int, ...], stype: str, buffer: Any, keeper: object = None
+        self, dtype: str, shape: tuple[int, ...], stype: str, buffer: Buffer, keeper: object = None
     ) -> None:
         self.__dict__.update(
             dtype=dtype, shape=shape, stype=stype, _buffer=buffer, _keeper=keeper, _is_dirty=True
         )
 
     @property
-    def buffer(self) -> Any:
+    def buffer(self) -> Buffer:
         """The serialized bytes where they lie."""
-        return self.__dict__["_buffer"]
+        return cast("Buffer", self.__dict__["_buffer"])
 
     @property
-    def data(self) -> bytes:  # type: ignore[override]  # a field there, computed here
+    def data(self) -> bytes:
         """The serialized bytes, copied out once where they lie in a shared segment."""
-        buffer = self.__dict__["_buffer"]
+        buffer = self.buffer
         if not isinstance(buffer, bytes):
             buffer = bytes(buffer)
             self.__dict__.update(_buffer=buffer, _keeper=None)
@@ -75,7 +76,7 @@ class BufferArray(Array):
 BufferArray.__qualname__ = Array.__qualname__
 
 
-def view_npy(buffer: Any) -> NDArray[Any] | None:
+def view_npy(buffer: Buffer) -> NDArray[Any] | None:
     """The array inside an ``.npy`` buffer of format 1.0, as a view; None for other formats.
 
     Raises:

@@ -52,7 +52,7 @@ def call_app(app: ClientApp, message: Message, context: Context, seed: bytes | N
     try:
         if seed is not None:
             seed_generators(seed)
-        reply = app(message, context)
+        reply: object = app(message, context)
         if not isinstance(reply, Message):
             return AppFailure("TypeError")
         if reply.has_error():

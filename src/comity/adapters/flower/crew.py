@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,9 @@ class Crew(Protocol):
 
     def wait(self, timeout_s: float | None) -> list[Finished]:
         """Works until a call finished or time is up; what finished, in any order."""
+
+    def abandon(self, numbers: Collection[int]) -> None:
+        """Gives calls up that nobody waits for any more: they leave no reply and no state."""
 
     def close(self) -> None:
         """Ends everything that the crew started."""

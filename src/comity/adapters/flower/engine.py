@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from numpy.typing import NDArray
@@ -162,7 +162,9 @@ def _crew(app: LoadedApp, run_id: int, sites: int, settings: EngineSettings) -> 
     limits = CrewSettings(
         workers, settings.threads_per_call, settings.max_reply_bytes, settings.start_timeout_s
     )
-    return ProcessCrew(app.client, run_id, app.config, limits)
+    crew = ProcessCrew(app.client, run_id, app.config, limits)
+    crew.start()
+    return crew
 
 
 def _run_server(
@@ -197,7 +199,7 @@ def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
         server(grid, context)
     except (ComityError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001 - the wall: a ServerApp may call sys.exit
+    except BaseException as error:  # the wall: a ServerApp may call sys.exit
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
         print_app_traceback(error)
@@ -245,6 +247,3 @@ def _outcome(
         arrays,
         metrics,
     )
-
-
-__all__ = ["ConfigRecord", "EngineSettings", "RunOutcome", "SimulatedSite", "run_app"]

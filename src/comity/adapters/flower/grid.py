@@ -5,22 +5,24 @@ Replies come sorted by site, so that floating-point sums are the same bits in ea
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from comity.adapters.flower.calls import AppFailure
+from comity.adapters.flower.arrays import own_copy
 from comity.adapters.flower.crew import Call, Crew, Finished
 from comity.adapters.flower.private_names import (
-    MESSAGE_EXPIRED,
+    NODE_UNAVAILABLE,
     Run,
     name_message,
     reply_to,
+    with_metadata,
 )
 from comity.adapters.flower.seeds import call_seed, simulated_secret
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, send_out
@@ -159,7 +161,8 @@ class LocalGrid(Grid):
         """
         self._polls = 0
         self.tally.exchanges += 1
-        calls = [self._call(message) for message in messages]
+        frozen: dict[int, RecordDict] = {}
+        calls = [self._call(message, frozen) for message in list(messages)]
         self._crew.submit(calls)
         return [call.message.metadata.message_id for call in calls]
 
@@ -188,12 +191,13 @@ class LocalGrid(Grid):
         ids = self.push_messages(sent)
         self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
         self._check_refusals()
+        self._abandon(ids)
         found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
         if sent:
             self._finish(sent[0].metadata.message_type, len(sent), found, started)
         return sorted(found, key=_site_order)
 
-    def _call(self, message: Message) -> Call:
+    def _call(self, message: Message, frozen: dict[int, RecordDict]) -> Call:
         node_id = message.metadata.dst_node_id
         site = self._sites.get(node_id)
         if site is None:
@@ -202,6 +206,9 @@ class LocalGrid(Grid):
         number, ordinal = self._numbers, self.tally.exchanges
         name_message(message, f"{self._identity.run:x}-{number}")
         kind = message.metadata.message_type
+        # The caller may change a record after pushing it; equal contents stay one object.
+        content = frozen.setdefault(id(message.content), own_copy(message.content))
+        sent = with_metadata(copy.copy(message.metadata), content)
         exchange = Exchange(
             ExchangeId(f"{message.metadata.message_id}-{site.name}"),
             ASKER,
@@ -210,7 +217,7 @@ class LocalGrid(Grid):
             _round_of(message, ordinal),
             site.dataset,
         )
-        call = Call(number, node_id, self._configs[node_id], message, self._seed(site, number))
+        call = Call(number, node_id, self._configs[node_id], sent, self._seed(site, number))
         self._sent[number] = _Sent(call, site, exchange, ordinal, time.monotonic())
         self._by_id[message.metadata.message_id] = number
         return call
@@ -231,6 +238,17 @@ class LocalGrid(Grid):
                 self._arrived(done)
             if left == 0.0 or (finished and not wait_for_all):
                 return
+
+    def _abandon(self, ids: Sequence[str]) -> None:
+        """Nobody can pull what a timed-out `send_and_receive` did not return."""
+        late = [self._by_id.pop(reply_id) for reply_id in ids if reply_id in self._by_id]
+        if late:
+            self._crew.abandon(late)
+        for number in late:
+            sent = self._sent.pop(number)
+            self._count(
+                sent, Outgoing(Error(NODE_UNAVAILABLE, "TimeoutError"), failure="TimeoutError")
+            )
 
     def _arrived(self, done: Finished) -> None:
         sent = self._sent.pop(done.number)

@@ -22,7 +22,6 @@ COORDINATOR_NODE: Final[int] = SUPERLINK_NODE_ID
 APP_RAISED: Final[int] = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 APP_CRASHED: Final[int] = ErrorCode.CLIENT_APP_CRASHED
 NODE_UNAVAILABLE: Final[int] = ErrorCode.NODE_UNAVAILABLE
-MESSAGE_EXPIRED: Final[int] = ErrorCode.MESSAGE_UNAVAILABLE
 
 
 def enter_run(run_id: int) -> None:

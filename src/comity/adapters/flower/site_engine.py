@@ -29,6 +29,7 @@ from comity.ports import Exchange
 from comity.release import Released, Withheld
 from comity.services.gate import Door, Part
 
+NO_DATASET: Final = DatasetName("")
 SPENDS_RECORD: Final = "comity.spends"
 """The configuration record by which a trusted trainer says what its reply cost; it never leaves."""
 
@@ -50,7 +51,7 @@ class SimulatedSite:
     name: SiteName
     door: Door
     policy: SitePolicy | None = None
-    dataset: DatasetName = DatasetName("")
+    dataset: DatasetName = NO_DATASET
     reservation: ReservationId | None = None
     node_config: NodeConfig = field(default_factory=lambda: MappingProxyType({}))
     secret: bytes | None = None

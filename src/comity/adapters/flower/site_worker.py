@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, Context, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from comity.adapters.flower.app import AppSource, load_client
+from comity.adapters.flower.arrays import Buffer
 from comity.adapters.flower.calls import AppError, AppFailure, Outcome, call_app
 from comity.adapters.flower.channel import receive_frame, send_frame
 from comity.adapters.flower.private_names import enter_run, with_metadata
@@ -87,7 +88,7 @@ class SiteWorker:
                 array.data  # noqa: B018 - reading it copies
 
     def _records(self, document: Json, segment: int, lent: list[weakref.ref[Any]]) -> RecordDict:
-        def source(start: int, length: int) -> tuple[Any, None]:
+        def source(start: int, length: int) -> tuple[Buffer, None]:
             return (self._segments[segment].view(start, length) if segment else b""), None
 
         content = decode_records(document, source)

@@ -1,21 +1,21 @@
 """A crew in this process: no start-up, no copies; the app shares its process with everything.
 
-One call at a time on one thread, only while the server side waits, with the process's global
-generators put back afterwards: the same bits as in worker processes. With more than one thread
-calls overlap, generators are left alone, and that promise is given up.
+One call at a time on one thread, begun only while the server side waits, with the process's
+global generators put back afterwards: the same bits as in worker processes. With more than one
+thread calls overlap, and that promise is given up.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
+from comity.adapters.flower.app import Scalar
 from comity.adapters.flower.arrays import own_copy
 from comity.adapters.flower.calls import AppFailure, Outcome, call_app
 from comity.adapters.flower.crew import Call, Finished
@@ -25,69 +25,95 @@ from comity.adapters.flower.seeds import GeneratorStates
 
 @dataclass(slots=True)
 class ThreadCrew:
-    """Calls `app` in this process, on `threads` threads of its own."""
+    """Calls `app` in this process, on `threads` threads of its own.
+
+    A call that hangs keeps its thread: it cannot be stopped from outside, and ends with the
+    process.
+    """
 
     app: ClientApp
     run_id: int
-    run_config: Mapping[str, Any]
+    run_config: Mapping[str, Scalar]
     threads: int = 1
-    _waiting: queue.SimpleQueue[Call | None] = field(default_factory=queue.SimpleQueue)
-    _finished: queue.SimpleQueue[Finished] = field(default_factory=queue.SimpleQueue)
-    _submitted: list[Call] = field(default_factory=list)
-    _under_way: int = 0
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _queue: deque[Call] = field(default_factory=deque)
+    _busy: set[int] = field(default_factory=set)
+    _finished: list[Finished] = field(default_factory=list)
     _states: dict[int, RecordDict] = field(default_factory=dict)
-    _locks: dict[int, threading.Lock] = field(default_factory=dict)
-    _started: list[threading.Thread] = field(default_factory=list)
+    _abandoned: set[int] = field(default_factory=set)
+    _started: int = 0
+    _open: bool = False
+    _closed: bool = False
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Keeps the calls for the next `wait`."""
-        for call in calls:
-            self._states.setdefault(call.node_id, RecordDict())
-            self._locks.setdefault(call.node_id, threading.Lock())
-        self._submitted.extend(calls)
+        with self._turn:
+            self._queue.extend(calls)
+        while self._started < self.threads:
+            self._started += 1
+            threading.Thread(target=self._work, name="comity-site", daemon=True).start()
 
     def wait(self, timeout_s: float | None) -> list[Finished]:
         """Runs what was submitted; returns when all is done or time is up."""
-        self._start_threads()
         states = GeneratorStates.now()
-        finished: list[Finished] = []
-        # One at a time goes out, so that calls which time has run out for are not begun.
-        while self._submitted and self._under_way < self.threads:
-            self._under_way += 1
-            self._waiting.put(self._submitted.pop(0))
         try:
-            finished.append(self._finished.get(timeout=timeout_s))
-            self._under_way -= 1
-        except queue.Empty:
-            return finished
+            with self._turn:
+                self._open = True
+                self._turn.notify_all()
+                self._turn.wait_for(self._idle, timeout_s)
+                finished, self._finished = self._finished, []
+                return finished
         finally:
+            self._open = False
             states.restore()
-        return finished
+
+    def abandon(self, numbers: Collection[int]) -> None:
+        """Forgets calls: those not begun never are, one under way ends without a trace."""
+        with self._turn:
+            self._queue = deque(call for call in self._queue if call.number not in numbers)
+            self._finished = [done for done in self._finished if done.number not in numbers]
+            self._abandoned.update(numbers)
 
     def close(self) -> None:
-        """Lets idle threads end; one that hangs in an app call dies with the process."""
-        for _ in self._started:
-            self._waiting.put(None)
+        """Lets the threads end; calls that were not begun are dropped."""
+        with self._turn:
+            self._closed = True
+            self._queue.clear()
+            self._turn.notify_all()
 
-    def _start_threads(self) -> None:
-        while len(self._started) < self.threads:
-            thread = threading.Thread(target=self._work, name="comity-site", daemon=True)
-            thread.start()
-            self._started.append(thread)
+    def _idle(self) -> bool:
+        return not self._queue and not self._busy
 
     def _work(self) -> None:
-        while (call := self._waiting.get()) is not None:
-            with self._locks[call.node_id]:
-                self._finished.put(Finished(call.number, self._call(call)))
+        while (call := self._next()) is not None:
+            outcome, state = self._call(call)
+            with self._turn:
+                self._busy.discard(call.node_id)
+                if call.number not in self._abandoned:
+                    self._states[call.node_id] = state
+                    self._finished.append(Finished(call.number, outcome))
+                if self._idle() or self.threads > 1:
+                    self._turn.notify_all()
 
-    def _call(self, call: Call) -> Outcome:
+    def _next(self) -> Call | None:
+        with self._turn:
+            while True:
+                if self._closed:
+                    return None
+                for call in self._queue if self._open else ():
+                    if call.node_id not in self._busy:
+                        self._queue.remove(call)
+                        self._busy.add(call.node_id)
+                        return call
+                self._turn.wait()
+
+    def _call(self, call: Call) -> tuple[Outcome, RecordDict]:
         message = with_metadata(call.message.metadata, own_copy(call.message.content))
-        # A failed call leaves no trace in the state, as when a process is lost.
-        state = own_copy(self._states[call.node_id])
+        before = self._states.get(call.node_id) or RecordDict()
         config = dict(call.node_config)
-        context = Context(self.run_id, call.node_id, config, state, dict(self.run_config))
-        outcome = call_app(self.app, message, context, call.seed)
+        state, run_config = own_copy(before), dict(self.run_config)
+        context = Context(self.run_id, call.node_id, config, state, run_config)
+        outcome = call_app(self.app, message, context, None if self.threads > 1 else call.seed)
         if isinstance(outcome, AppFailure):
-            return outcome
-        self._states[call.node_id] = context.state
-        return own_copy(outcome) if isinstance(outcome, RecordDict) else outcome
+            return outcome, before  # as when a worker process is lost
+        return own_copy(outcome) if isinstance(outcome, RecordDict) else outcome, context.state

@@ -14,25 +14,27 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from comity.adapters.flower.arrays import BufferArray, Record
+from comity.adapters.flower.arrays import Buffer, BufferArray, Record
 from comity.errors import Malformed
 
+T = TypeVar("T")
 Json = Any
+"""What `json` reads and writes."""
 
 
 @dataclass(slots=True)
 class Outbox:
     """Collects array bytes that will lie in one segment, one after the other."""
 
-    pieces: list[Any] = field(default_factory=list)
+    pieces: list[Buffer] = field(default_factory=list)
     size: int = 0
     _seen: dict[int, int] = field(default_factory=dict)
 
-    def add(self, data: Any) -> int:
+    def add(self, data: Buffer) -> int:
         """Where `data` will start; equal objects are stored once."""
         start = self._seen.get(id(data))
         if start is None:
@@ -52,7 +54,7 @@ class Outbox:
 class Source(Protocol):
     """Where array bytes are read from."""
 
-    def __call__(self, start: int, length: int) -> tuple[Any, object]:
+    def __call__(self, start: int, length: int) -> tuple[Buffer, object]:
         """The buffer, and what keeps it from being reused."""
 
 
@@ -73,7 +75,7 @@ def _encode_record(record: Record, outbox: Outbox) -> tuple[str, Json]:
     return kind, [[key, _encode_value(value)] for key, value in record.items()]
 
 
-def _encode_value(value: Any) -> Json:
+def _encode_value(value: object) -> Json:
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, list):
@@ -103,10 +105,10 @@ def _decode(document: Json, source: Source) -> RecordDict:
 def _decode_arrays(rows: Sequence[Json], source: Source) -> ArrayRecord:
     record = ArrayRecord()
     for key, dtype, shape, stype, start, length in rows:
-        _check(dtype, str)
-        _check(stype, str)
+        _checked(dtype, str)
+        _checked(stype, str)
         for number in (*shape, start, length):
-            _check(number, int)
+            _checked(number, int)
         buffer, keeper = source(start, length)
         record[key] = BufferArray(dtype, tuple(shape), stype, buffer, keeper)
     return record
@@ -114,15 +116,15 @@ def _decode_arrays(rows: Sequence[Json], source: Source) -> ArrayRecord:
 
 def _decode_metrics(rows: Sequence[Json], source: Source) -> MetricRecord:
     del source
-    return MetricRecord({_check(key, str): value for key, value in rows})
+    return MetricRecord({_checked(key, str): value for key, value in rows})
 
 
 def _decode_config(rows: Sequence[Json], source: Source) -> ConfigRecord:
     del source
-    return ConfigRecord({_check(key, str): _decode_value(value) for key, value in rows})
+    return ConfigRecord({_checked(key, str): _decode_value(value) for key, value in rows})
 
 
-def _decode_value(value: Json) -> Any:
+def _decode_value(value: Json) -> Json:
     if isinstance(value, dict):
         return base64.b64decode(value["bytes"], validate=True)
     if isinstance(value, list):
@@ -130,7 +132,7 @@ def _decode_value(value: Json) -> Any:
     return value
 
 
-def _check(value: Any, kind: type) -> Any:
+def _checked(value: Json, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
     return value
