@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from comity.config.read import read_toml
-from comity.config.section import FOLDER
+from comity.config.section import FOLDER, WHOLE_NAME_PATTERN
 from comity.errors import ConfigError, Fault
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -43,7 +43,7 @@ _PROBLEMS: Final[Mapping[str, str]] = {
     "greater_than_equal": "is {shown}, and must be at least {ge}",
     "less_than": "is {shown}, and must be below {lt}",
     "less_than_equal": "is {shown}, and must be at most {le}",
-    "string_pattern_mismatch": "is {shown}, which is not a name",
+    "string_pattern_mismatch": "is {shown}",
     "string_too_long": "is longer than {max_length} characters",
     "string_too_short": "is empty",
     "too_short": "holds {actual_length}, and must hold at least {min_length}",
@@ -112,19 +112,24 @@ def _fault(model: type[BaseModel], details: ErrorDetails, file: Path) -> Fault:
     location = tuple(part for part in details["loc"] if part != "[key]")
     context = details.get("ctx", {})
     pattern = _PROBLEMS.get(details["type"], "is {shown}: " + details["msg"].replace("{", "{{"))
-    problem = pattern.format(**{**context, "shown": shown(details["input"])})
-    hint = str(context.get("hint", "")) or _hint(model, details["type"], location, details["input"])
+    figures = {key: _figure(value) for key, value in context.items()}
+    problem = pattern.format(**{**figures, "shown": shown(details["input"])})
+    hint = str(context.get("hint", "")) or _hint(model, details, location)
     return Fault(dotted(location), problem, hint, str(file))
 
 
-def _hint(model: type[BaseModel], kind: str, location: tuple[int | str, ...], value: object) -> str:
-    if kind == "extra_forbidden":
+def _figure(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _hint(model: type[BaseModel], details: ErrorDetails, location: tuple[int | str, ...]) -> str:
+    if details["type"] == "extra_forbidden":
         return did_you_mean(str(location[-1]), _keys_at(model, location[:-1]))
-    if kind == "enum":
+    if details["type"] == "enum":
         field = _field_at(model, location)
-        word = value if isinstance(value, str) else ""
+        word = details["input"] if isinstance(details["input"], str) else ""
         return did_you_mean(word, _members(field.annotation if field else None))
-    if kind == "string_pattern_mismatch":
+    if details.get("ctx", {}).get("pattern") == WHOLE_NAME_PATTERN:
         return NAME_HINT
     return _description_at(model, location)
 

@@ -35,31 +35,31 @@ def faults_between_fields(document: Mapping[str, Any], file: Path) -> Iterator[F
 
 def _shared_sources(document: Mapping[str, Any], folder: Path) -> Iterator[Found]:
     """Two names over one source would each spend a budget of their own for the same records."""
-    seen: list[tuple[str, str, Path]] = []
-    for owner, path, place in _places(document, folder):
-        for other, other_path, taken in seen:
+    seen: list[tuple[str, Path]] = []
+    for path, place in _places(document, folder):
+        for other, taken in seen:
             if place == taken or place in taken.parents or taken in place.parents:
-                relation = "is also" if place == taken else "overlaps"
-                problem = f"{place} {relation} the source of {other} ({other_path})"
+                relation = "is the same place as" if place == taken else "overlaps"
+                problem = f"{relation} {other}: {place}"
                 yield path, problem, "give each its own file or folder: one source has one name"
-        seen.append((owner, path, place))
+        seen.append((path, place))
 
 
-def _places(document: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Each place on disk that the file names: who owns it, its dotted path, where it is."""
-    for owner, location, value in _named_places(document):
+def _places(document: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Each place on disk that the file names, by its dotted path."""
+    for location, value in _named_places(document):
         place = _place(folder, value)
         if place is not None:
-            yield owner, dotted(location), place
+            yield dotted(location), place
 
 
-def _named_places(document: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], object]]:
-    yield "the state folder", ("state",), document.get("state", DEFAULT_STATE)
+def _named_places(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], object]]:
+    yield ("state",), document.get("state", DEFAULT_STATE)
     for name, table in nested(document, "datasets").items():
         for key in ("path", "mock"):
-            yield f"data set {name}", ("datasets", name, key), nested(table).get(key)
+            yield ("datasets", name, key), nested(table).get(key)
     for name, table in nested(document, "collections").items():
-        yield f"collection {name}", ("collections", name, "folder"), nested(table).get("folder")
+        yield ("collections", name, "folder"), nested(table).get("folder")
 
 
 def _place(folder: Path, value: object) -> Path | None:
@@ -101,7 +101,11 @@ def _budgets(document: Mapping[str, Any]) -> Iterator[Found]:
         delta, records = nested(budget).get("delta"), nested(datasets.get(name)).get("records")
         if _number(delta) and _number(records) and records >= 1 and 1 / records <= delta < 1:
             problem = f"is {delta}, which is not below one over the {shown(records)} records"
-            yield dotted(("budgets", name, "delta")), problem, f"write at most {1 / (10 * records):.1g}"
+            yield (
+                dotted(("budgets", name, "delta")),
+                problem,
+                f"write at most {1 / (10 * records):.1g}",
+            )
 
 
 def _number(value: object) -> TypeGuard[int | float]:

@@ -83,7 +83,8 @@ def _future_folder(path: Path) -> Path:
     return path
 
 
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+WHOLE_NAME_PATTERN: Final = f"^{NAME_PATTERN}$"
+Name = Annotated[str, StringConstraints(pattern=WHOLE_NAME_PATTERN)]
 """A DNS label, as `comity.ids.checked_name` has it."""
 
 AnyPath = Annotated[Path, Strict(strict=False), AfterValidator(_resolved)]

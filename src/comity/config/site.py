@@ -136,7 +136,7 @@ class TrainSection(Section):
     )
     trusted_trainers: Annotated[frozenset[Digest], Strict(strict=False)] = Field(
         default=frozenset(),
-        description="Digests of trainers whose record-level privacy claim is believed.",
+        description="Trainers whose record-level privacy claim is believed: `sha256:` and 64 digits.",
     )
     site_noise: SiteNoiseSection | None = Field(
         default=None, description="Clip and noise by the gate itself, for any app."
@@ -179,6 +179,9 @@ class CollectionSection(Section):
     )
     max_passages_per_day: int = Field(
         default=500, ge=1, le=10**6, description="The most passages for one asker in a day."
+    )
+    max_sentences_per_passage: int = Field(
+        default=3, ge=1, le=1000, description="The most sentences of a passage at `sentences`."
     )
     reason: str = Field(
         default="", description="Why it is closed: one sentence that the asker may read."
@@ -241,6 +244,7 @@ class SiteFile(Section):
                 askers=found.askers,
                 max_passages_per_question=found.max_passages_per_question,
                 max_passages_per_day=found.max_passages_per_day,
+                max_sentences_per_passage=found.max_sentences_per_passage,
                 reason=found.reason,
             )
             for name, found in self.collections.items()
