@@ -43,22 +43,22 @@ def reference_page() -> str:
     for kind in KINDS:
         schema = json_schema(kind)
         parts.append(f"## The {kind} file\n\n{schema['description']}\n")
-        parts.append(_table(schema))
-        for name, table in schema.get("$defs", {}).items():
-            if table.get("type") == "object":
-                del name
-                title, _, rest = table["description"].partition(": ")
-                parts.append(f"### {title}\n\n{rest[0].upper()}{rest[1:]}\n")
-                parts.append(_table(table))
+        definitions = schema["$defs"]
+        parts.append(_table(schema, definitions))
+        tables = [found for found in definitions.values() if found["type"] == "object"]
+        for table in sorted(tables, key=lambda found: str(found["description"])):
+            title, _, rest = table["description"].partition(": ")
+            parts.append(f"### {title}\n\n{rest[0].upper()}{rest[1:]}\n")
+            parts.append(_table(table, definitions))
     return "\n".join(parts)
 
 
-def _table(schema: Mapping[str, Any]) -> str:
+def _table(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     required = schema.get("required", [])
     for key, field in schema["properties"].items():
         default = "required" if key in required else _default(field)
-        kind = " or ".join(dict.fromkeys(_types(field)))
+        kind = " or ".join(dict.fromkeys(_types(field, definitions)))
         rows.append(f"| `{key}` | {kind} | {default} | {field.get('description', '')} |")
     return "\n".join(rows) + "\n"
 
@@ -79,12 +79,13 @@ _WORDS: Final = {
 }
 
 
-def _types(field: Mapping[str, Any]) -> Iterator[str]:
+def _types(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
     for choice in field.get("anyOf", [field]):
         if choice.get("type") == "null":
             continue
         if "$ref" in choice:
-            yield "table" if choice["$ref"].endswith("Section") else "word"
+            target = definitions[choice["$ref"].rsplit("/", 1)[1]]
+            yield "table" if target["type"] == "object" else "word"
         else:
             kind = choice.get("format", "") or choice["type"]
             yield _WORDS.get(kind, kind)

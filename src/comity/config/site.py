@@ -93,7 +93,7 @@ class DatasetSection(Section):
 class BudgetSection(Section):
     """`[budgets.DATASET]`: the privacy that a data set may lose in all, over its whole life."""
 
-    epsilon: float = Field(gt=0, le=1000, description="Total epsilon over all runs; at most 10.")
+    epsilon: float = Field(gt=0, le=1000, description="Total epsilon over all runs; 10 is a lot.")
     delta: float = Field(gt=0, lt=1, description="Total delta; below one over the records.")
     unit: Annotated[Unit, Strict(strict=False)] = Field(
         default=Unit.RECORD, description="What is protected: `record`, `person` or `site`."
@@ -136,7 +136,7 @@ class TrainSection(Section):
     )
     trusted_trainers: Annotated[frozenset[Digest], Strict(strict=False)] = Field(
         default=frozenset(),
-        description="Trainers whose record-level privacy claim is believed: `sha256:` and 64 digits.",
+        description="Trainers whose record-level claim is believed: `sha256:` and 64 digits.",
     )
     site_noise: SiteNoiseSection | None = Field(
         default=None, description="Clip and noise by the gate itself, for any app."
