@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comity.errors import ConfigError
 from comity.events import EventSink, ignore
 from comity.ids import SiteName
 
@@ -20,6 +21,7 @@ def run_flower_app(
     sites: int,
     settings: EngineSettings,
     overrides: Sequence[str] = (),
+    policy: Path | None = None,
     events: EventSink = ignore,
 ) -> RunOutcome:
     """Runs the Flower app in `folder` over `sites` simulated sites of the caller's own.
@@ -29,6 +31,7 @@ def run_flower_app(
         sites: How many sites.
         settings: How to run it.
         overrides: ``key=value`` over the app's run configuration.
+        policy: A site file that every site follows; None lets everything pass.
         events: Told what happens.
 
     Raises:
@@ -39,6 +42,8 @@ def run_flower_app(
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
+    if policy is not None:
+        raise ConfigError("--site-policy cannot be used yet")
     app = read_app(folder, overrides)
     names = [SiteName(f"site-{index}") for index in range(1, sites + 1)]
     here = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]

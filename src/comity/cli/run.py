@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import dataclasses
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,25 +19,59 @@ from comity.events import Event, ExchangeFinished, SiteDropped
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import RunOutcome
 
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
-@click.option("--sites", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--run-config", "overrides", multiple=True, metavar="KEY=VALUE")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", is_flag=True, help="Run the sites in this process, one after the other.")
-@click.option("--parallel-threads", is_flag=True, help="Likewise, overlapping: no determinism.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Worker processes; one a core if unset."
+    "--engine",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="What carries messages; `local` is this machine.",
+)
+@click.option(
+    "--sites",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="How many simulated sites.",
+)
+@click.option(
+    "--run-config",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override the app's own configuration; may be repeated.",
+)
+@click.option(
+    "--site-policy",
+    "policy",
+    type=click.Path(path_type=Path),
+    help="A site file whose policy every simulated site follows.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="What all app randomness comes from: equal seeds give equal bits.",
+)
+@click.option("--threads", is_flag=True, help="Run the sites in this process, one after the other.")
+@click.option(
+    "--parallel-threads", is_flag=True, help="Likewise, overlapping: gives determinism up."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default."
+)
+@click.option(
+    "--threads-per-call",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads that numeric libraries use in one app call.",
 )
 @json_option
-def command(
-    folder: Path, engine: str, sites: int, overrides: tuple[str, ...], as_json: bool, **options: Any
-) -> None:
+def command(**options: Any) -> None:  # noqa: ANN401 - click passes each option by its name
     """Run a Flower app on this machine, each site in a worker process.
 
     FOLDER holds the app's pyproject.toml with [tool.flwr.app]. The app runs unmodified, in this
@@ -44,25 +81,55 @@ def command(
     Example:
       comity run ./quickstart-numpy --sites 4 --run-config num-server-rounds=5
     """  # noqa: D301 - click reads \b as "keep these lines"
-    del engine
     from comity.adapters.flower.engine import EngineSettings  # noqa: PLC0415 - flwr takes 0.4 s
+    from comity.adapters.flower.worker_process import (  # noqa: PLC0415 - likewise
+        fixed_environment,
+    )
     from comity.bootstrap import run_flower_app  # noqa: PLC0415 - likewise
 
-    keep_large_blocks()
+    folder, sites, policy = (options.pop(name) for name in ("folder", "sites", "policy"))
+    overrides, as_json = options.pop("overrides"), options.pop("as_json")
+    del options["engine"]
+    restart_with(fixed_environment(options["threads_per_call"]))
     options["threads"] = options["threads"] or options["parallel_threads"]
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    if policy is None:
+        err.print("No site policy: these sites are your own, and everything they answer passes.")
     settings = EngineSettings(**options)
-    err = Console(stderr=True, highlight=False)
-    err.print(f"{sites} simulated sites without a policy file: everything they answer passes")
-    outcome = run_flower_app(folder, sites, settings, overrides, _Progress(err))
-    report = _report(outcome)
+    with _output_to_stderr() if as_json else contextlib.nullcontext():
+        outcome = run_flower_app(folder, sites, settings, overrides, policy, _Progress(err))
     if as_json:
-        print_json(report)
+        print_json(_report(outcome))
     else:
         err.print(_summary(outcome))
 
 
+def restart_with(environment: dict[str, str]) -> None:
+    """Starts this program again under `environment`, once, where it decides bits.
+
+    Python reads its hash seed, and numeric libraries their thread counts, only at the start. A
+    caller who embeds the command keeps an environment of their own.
+    """
+    if Path(sys.argv[0]).name == "comity" and dict(os.environ) != environment:
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - this very program
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Sends what the app prints, here and in its workers, to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 class _Progress:
-    """Says one line for each exchange, and each dropout, on standard error."""
+    """One line for each exchange and each dropout, on standard error."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,18 +142,11 @@ class _Progress:
                 f"{event.seconds:.2f} s"
             )
         elif isinstance(event, SiteDropped):
-            self._console.print(f"{event.site} dropped out: {event.error}")
-
-
-def keep_large_blocks() -> None:
-    """Lets freed memory stay with this process: faulting in 4 MB costs more than writing it."""
-    libc = ctypes.CDLL(None)
-    for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        libc.mallopt(parameter, 1 << 30)
+            self._console.print(f"{event.site} dropped out: {event.error}", markup=False)
 
 
 def _report(outcome: RunOutcome) -> dict[str, Any]:
-    fields = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome)}
+    fields = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
     fields["arrays"] = {
         name: {key: list(array.shape) for key, array in record.items()}
         for name, record in outcome.arrays.items()
@@ -97,7 +157,8 @@ def _report(outcome: RunOutcome) -> dict[str, Any]:
 def _summary(outcome: RunOutcome) -> str:
     dropped = sum(outcome.dropouts.values())
     lost = f", {dropped} without a usable one" if dropped else ""
+    withheld = f", {outcome.withheld} parts withheld" if outcome.withheld else ""
     return (
         f"{outcome.exchanges} exchanges in {outcome.seconds:.2f} s: {outcome.replies} replies"
-        f"{lost} (seed {outcome.seed})"
+        f"{lost}{withheld} (seed {outcome.seed})"
     )

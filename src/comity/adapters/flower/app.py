@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -126,9 +127,9 @@ def _not_an_app(reference: str, found: object, kind: str) -> ConfigError:
 
 
 def _load(folder: str, reference: str) -> object:
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
     module_name, _, attributes = reference.partition(":")
+    if folder:
+        _make_importable(folder, module_name.split(".")[0])
     try:
         found: object = importlib.import_module(module_name)
         for attribute in attributes.split("."):
@@ -142,6 +143,19 @@ def _load(folder: str, reference: str) -> object:
             hint="run the app's own tests, or install what it imports into this environment",
         ) from error
     return found
+
+
+def _make_importable(folder: str, top: str) -> None:
+    """Puts `folder` first, and forgets modules of that name that came from another app."""
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    known = sys.modules.get(top)
+    if known is None or str(getattr(known, "__file__", "")).startswith(folder):
+        return
+    if importlib.machinery.PathFinder.find_spec(top, [folder]) is not None:
+        for name in [n for n in sys.modules if n == top or n.startswith(f"{top}.")]:
+            del sys.modules[name]
 
 
 def _where(error: BaseException, folder: str) -> str:

@@ -99,7 +99,7 @@ class LocalGrid(Grid):
         crew: Crew,
         events: EventSink,
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(released_bytes=dict.fromkeys((site.name for site in sites), 0))
         self._run = run
         self._identity = identity
         self._sites = {FIRST_NODE + index: site for index, site in enumerate(sites)}
@@ -160,9 +160,12 @@ class LocalGrid(Grid):
             ValueError: A message goes to a node that does not exist, or was sent before.
         """
         self._polls = 0
+        listed = list(messages)
+        if not listed:
+            return []
         self.tally.exchanges += 1
         frozen: dict[int, RecordDict] = {}
-        calls = [self._call(message, frozen) for message in list(messages)]
+        calls = [self._call(message, frozen) for message in listed]
         self._crew.submit(calls)
         return [call.message.metadata.message_id for call in calls]
 
@@ -264,7 +267,7 @@ class LocalGrid(Grid):
     def _count(self, sent: _Sent, out: Outgoing) -> None:
         tally, name = self.tally, sent.site.name
         tally.withheld += len(out.withheld)
-        tally.released_bytes[name] = tally.released_bytes.get(name, 0) + out.size_bytes
+        tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
             exchange = sent.exchange.exchange

@@ -7,7 +7,7 @@ built from `Released` values only, and what is withheld is missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from comity.adapters.flower.arrays import BufferArray, Record
+from comity.adapters.flower.arrays import Record
 from comity.adapters.flower.calls import AppError, AppFailure, Outcome
 from comity.adapters.flower.crew import NodeConfig
 from comity.adapters.flower.private_names import APP_CRASHED, APP_RAISED
@@ -97,6 +97,10 @@ class DecodedArrays(Mapping[str, NDArray[Any]]):
         return len(self.record)
 
 
+class MetricLists(dict[str, Any]):
+    """The list-valued entries of a `MetricRecord`, ruled as configuration."""
+
+
 def send_out(
     site: SimulatedSite, exchange: Exchange, request: Message, outcome: Outcome, app: AppDigest
 ) -> Outgoing:
@@ -137,37 +141,52 @@ def _send_error(
 def _send_records(
     site: SimulatedSite, exchange: Exchange, request: Message, content: RecordDict, app: AppDigest
 ) -> Outgoing:
-    spends: tuple[Spend, ...] = ()
-    if site.policy is not None:
-        limit, size = site.policy.train.max_reply_bytes, array_bytes(content)
+    claimed = content.pop(SPENDS_RECORD, None)
+    if site.policy is None:
+        parts = [_open_part(name, record) for name, record in content.items()]
+    else:
+        size, limit = array_bytes(content), site.policy.train.max_reply_bytes
         if size > limit:
-            raise Malformed(f"a reply of {size} bytes is larger than max_reply_bytes = {limit}")
-        _detach(content)
-        claimed = content.pop(SPENDS_RECORD, None)
-        if isinstance(claimed, ConfigRecord) and app in site.policy.train.trusted_trainers:
-            spends = read_spends(claimed)
-    parts = [_part(site, name, record, request, spends) for name, record in content.items()]
+            raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
+        trusted = app in site.policy.train.trusted_trainers
+        spends = read_spends(claimed) if trusted and isinstance(claimed, ConfigRecord) else ()
+        parts = list(_guarded_parts(site, request, content, spends))
     results = site.door.release(exchange, parts) if parts else ()
-    return _rebuilt(site.policy, exchange, content, parts, results)
+    return _rebuilt(site.policy, exchange, parts, results)
 
 
-def _part(
-    site: SimulatedSite, name: str, record: Record, request: Message, spends: tuple[Spend, ...]
-) -> Part:
+def _open_part(name: str, record: Record) -> Part:
     if isinstance(record, ArrayRecord):
-        reference = None if site.policy is None else _reference(request, record)
-        decoded = DecodedArrays(record)
-        return Part(PartKind.ARRAYS, name, decoded, spends, site.reservation, reference)
-    kind = PartKind.METRICS if isinstance(record, MetricRecord) else PartKind.CONFIG
-    return Part(kind, name, record)
+        return Part(PartKind.ARRAYS, name, DecodedArrays(record))
+    return Part(_kind_of(record), name, record)
+
+
+def _guarded_parts(
+    site: SimulatedSite, request: Message, content: RecordDict, spends: tuple[Spend, ...]
+) -> Iterator[Part]:
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            # Decoded once, into memory that the app's process cannot reach: what the gate checks
+            # is what leaves.
+            arrays = dict(DecodedArrays(record))
+            start = _reference(request, record)
+            yield Part(PartKind.ARRAYS, name, arrays, spends, site.reservation, start)
+            continue
+        lists = {key: value for key, value in record.items() if isinstance(value, list)}
+        scalars = {key: value for key, value in record.items() if key not in lists}
+        if isinstance(record, ConfigRecord):
+            yield Part(PartKind.CONFIG, name, {**scalars, **lists})
+            continue
+        yield Part(PartKind.METRICS, name, scalars)
+        if lists:  # a list can hold a value for each record: it is no metric
+            yield Part(PartKind.CONFIG, name, MetricLists(lists))
 
 
 def _rebuilt(
     policy: SitePolicy | None,
     exchange: Exchange,
-    content: RecordDict,
-    parts: list[Part],
-    results: tuple[Released[Any] | Withheld, ...],
+    parts: Sequence[Part],
+    results: Sequence[Released[Any] | Withheld],
 ) -> Outgoing:
     left = RecordDict()
     withheld: list[Withheld] = []
@@ -176,24 +195,30 @@ def _rebuilt(
         if isinstance(result, Withheld):
             withheld.append(result)
             if policy and policy.train.rule_for(exchange.message_type, part.kind) is Rule.SUM:
-                unsummed.append(f"{exchange.message_type}.{part.kind} = sum")
-        elif part.kind is PartKind.ARRAYS:
-            left[part.name] = _as_record(result.value)
-        elif result.value is content[part.name]:
-            left[part.name] = result.value
+                unsummed.append(f"{exchange.message_type}.{part.kind} = {Rule.SUM}")
+        elif isinstance(result.value, MetricLists) and part.name in left:
+            left[part.name].update(result.value)
         else:
-            kind = MetricRecord if part.kind is PartKind.METRICS else ConfigRecord
-            left[part.name] = kind(dict(result.value))
+            left[part.name] = _as_record(part.kind, result.value)
     return Outgoing(left, tuple(withheld), tuple(unsummed), size_bytes=array_bytes(left))
 
 
-def _as_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    if isinstance(arrays, DecodedArrays):
-        return arrays.record
-    record = ArrayRecord()
-    for key, array in arrays.items():
-        record[key] = Array(np.asarray(array))
-    return record
+def _as_record(kind: PartKind, value: Any) -> Record:  # noqa: ANN401 - what a gate released
+    if isinstance(value, DecodedArrays):
+        return value.record
+    if isinstance(value, MetricRecord | ConfigRecord):
+        return value
+    if kind is PartKind.ARRAYS:
+        record = ArrayRecord()
+        for key, array in value.items():
+            record[key] = Array(np.asarray(array))
+        return record
+    is_metrics = kind is PartKind.METRICS or isinstance(value, MetricLists)
+    return (MetricRecord if is_metrics else ConfigRecord)(dict(value))
+
+
+def _kind_of(record: Record) -> PartKind:
+    return PartKind.METRICS if isinstance(record, MetricRecord) else PartKind.CONFIG
 
 
 def _reference(request: Message, record: ArrayRecord) -> DecodedArrays | None:
@@ -202,15 +227,6 @@ def _reference(request: Message, record: ArrayRecord) -> DecodedArrays | None:
         if isinstance(sent, ArrayRecord) and sent.keys() == record.keys():
             return DecodedArrays(sent)
     return None
-
-
-def _detach(content: RecordDict) -> None:
-    """Copies array bytes out of memory that the app's process can still write."""
-    for record in content.values():
-        if isinstance(record, ArrayRecord):
-            for array in record.values():
-                if isinstance(array, BufferArray):
-                    array.data  # noqa: B018 - reading it copies
 
 
 def spends_record(spends: tuple[Spend, ...]) -> ConfigRecord:
