@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from comity.core.chain.record import Head, Record
 from comity.core.policy.rule import Budget
 from comity.core.privacy.event import Plan, Spend
+from comity.core.retrieval.statistics import TermStatistics
 from comity.ids import CollectionName, DocumentId, ExchangeId, MemberName, PassageId, SiteName
 from comity.release import Released
 
@@ -107,6 +108,13 @@ class KeyStore(Protocol):
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature of `message`, 64 bytes."""
 
+    def verify(self, public_key: bytes, message: bytes, signature: bytes) -> None:
+        """Checks somebody's signature.
+
+        Raises:
+            Verification: `signature` is not `public_key`'s over `message`.
+        """
+
 
 # --- privacy ----------------------------------------------------------------------------------
 
@@ -190,37 +198,43 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it is stored: its passages, under the digest of what they were made from."""
+
+    document: DocumentId
+    collection: CollectionName
+    digest: bytes
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that a search found, with its BM25 score under the given statistics."""
+    """A passage that a search found.
+
+    Attributes:
+        passage: Its id.
+        collection: Where it lies.
+        score: BM25 under the statistics of the search.
+        coverage: Share of the question's weight that it holds, in [0, 1], under the same.
+    """
 
     passage: PassageId
     collection: CollectionName
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class TermStatistics:
-    """What BM25 needs to know of a whole corpus.
-
-    Attributes:
-        passages: Number of passages.
-        mean_length: Mean passage length in terms.
-        frequencies: Number of passages that hold a term, by term.
-    """
-
-    passages: int
-    mean_length: float
-    frequencies: Mapping[str, int]
+    coverage: float
 
 
 class PassageStore(Protocol):
     """A site's documents and their index: durable, incremental, filtered inside the search."""
 
-    def put(self, document: DocumentId, digest: bytes, passages: Sequence[Passage]) -> None:
-        """Adds a document or replaces it whole; searchable when this returns."""
+    def write(self, puts: Sequence[Document], removes: Sequence[DocumentId] = ()) -> None:
+        """Adds or replaces documents whole and removes others, in one durable transaction.
 
-    def remove(self, document: DocumentId) -> None:
-        """Removes a document; gone from searches when this returns."""
+        When this returns, all of it is on disk and searchable; when it raises, none of it is.
+
+        Raises:
+            UnavailableError: The disk is full or read-only, or another writer is at work.
+        """
 
     def digests(self, collection: CollectionName) -> Mapping[DocumentId, bytes]:
         """Content digests of the documents of a collection."""
@@ -234,12 +248,14 @@ class PassageStore(Protocol):
     ) -> Sequence[Hit]:
         """The best `limit` passages by BM25 among `collections` only, best first.
 
-        Ties are broken by passage id. With `statistics` the candidates are rescored under those
-        of the whole federation, else under the store's own.
+        Ties are broken by passage id. Scores are under `statistics`, the whole federation's, else
+        under those of `collections`: what is not asked for leaves no trace in a score.
         """
 
-    def statistics(self, terms: Sequence[str]) -> TermStatistics:
-        """The store's own statistics for `terms`."""
+    def statistics(
+        self, terms: Sequence[str], collections: frozenset[CollectionName]
+    ) -> TermStatistics:
+        """The statistics of `collections` for `terms`; exact, also after removals."""
 
     def fetch(self, passages: Iterable[PassageId]) -> Sequence[Passage]:
         """The passages that still exist, in the order asked."""

@@ -147,6 +147,7 @@ class CollectionPolicy:
         askers: Members or roles that may ask; empty means nobody, ``*`` means every member.
         max_passages_per_question: Bound on passages for one question.
         max_passages_per_day: Bound on passages for one asker and day.
+        max_sentences_per_passage: Bound on each passage at release level ``sentences``.
         reason: Why it is closed, as a sentence the asker may read.
     """
 
@@ -155,6 +156,7 @@ class CollectionPolicy:
     askers: frozenset[str] = frozenset()
     max_passages_per_question: int = 8
     max_passages_per_day: int = 500
+    max_sentences_per_passage: int = 3
     reason: str = ""
 
 

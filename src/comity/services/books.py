@@ -1,0 +1,170 @@
+"""A site's books: what its journal's records come to, kept up to date as records are added.
+
+Folded from verified records at the start and never stored, so a restart loses nothing: budgets,
+daily counts, which exchanges were answered, and which head was last known to be kept elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from comity.core.chain.canonical import decode
+from comity.core.chain.record import Head, Record, head_after, verified
+from comity.core.privacy.ledger import LedgerEvent, LedgerState, ledger_event
+from comity.errors import ConfigError, Malformed, Verification, VersionMismatch
+from comity.ids import ExchangeId
+
+SCHEMA_VERSION: Final = 1
+EXCHANGE: Final = "exchange"
+POLICY: Final = "policy"
+LOST: Final = "journal.lost"
+RESTORED: Final = "journal.restored"
+_KINDS: Final = frozenset({EXCHANGE, POLICY, LOST, RESTORED})
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An exchange that was answered: under which request, and which record stands for it."""
+
+    request: str
+    sequence: int
+
+
+class Books:
+    """The state of one site, folded from its journal.
+
+    Args:
+        replay_window: How many of the last exchanges are remembered; an older one that comes
+            again is a new exchange and costs again.
+    """
+
+    def __init__(self, *, replay_window: int) -> None:
+        self.head = Head()
+        self.ledger = LedgerState()
+        self.policy = ""
+        self.day = 0
+        self.kept = 0
+        self.restored_at = 0
+        self._window = replay_window
+        self._answered: OrderedDict[ExchangeId, Answered] = OrderedDict()
+        self._passages: dict[tuple[str, str], int] = {}
+
+    @classmethod
+    def read(cls, records: Iterable[Record], *, replay_window: int) -> Books:
+        """Folds a whole chain, each record verified first.
+
+        Raises:
+            Verification: A record was altered, removed or reordered, or its body does not parse.
+            VersionMismatch: A newer release wrote it.
+        """
+        books = cls(replay_window=replay_window)
+        for record in verified(records):
+            books.take(record)
+        return books
+
+    def take(self, record: Record) -> None:
+        """Adds one record, which must follow the last.
+
+        Raises:
+            Verification: Its body does not parse.
+            VersionMismatch: A newer release wrote it.
+        """
+        body = record_body(record)
+        event = _event(record, body)
+        if event is not None:
+            self.ledger = self.ledger.after(event)
+        elif record.kind == EXCHANGE:
+            self._take_exchange(record.sequence, body)
+        elif record.kind == POLICY:
+            self.policy = _text(body, "digest")
+        elif record.kind == RESTORED:
+            self.restored_at = record.sequence
+        self.kept = max(self.kept, _number(body, "kept"))
+        self.head = head_after(record)
+
+    def answered(self, exchange: ExchangeId) -> Answered | None:
+        """What is remembered of an exchange; None where it is new or long ago."""
+        return self._answered.get(exchange)
+
+    def passages(self, collection: str, asker: str, day: int) -> int:
+        """Passages of a collection that one asker got on `day`, which is `self.day` or later."""
+        return self._passages.get((collection, asker), 0) if day == self.day else 0
+
+    def day_at(self, wall_s: float) -> int:
+        """The day that counts now: days since 1970-01-01 UTC, never before the last one recorded.
+
+        A clock that is set back opens no new day.
+        """
+        return max(self.day, int(wall_s // 86_400))
+
+    def _take_exchange(self, sequence: int, body: Mapping[str, object]) -> None:
+        exchange = ExchangeId(_text(body, "exchange"))
+        self._answered[exchange] = Answered(_text(body, "request"), sequence)
+        if len(self._answered) > self._window:
+            self._answered.popitem(last=False)
+        day = _number(body, "day")
+        if day > self.day:
+            self.day = day
+            self._passages.clear()
+        for part in parts_of(body):
+            count = _number(part, "passages")
+            if count:
+                key = (_text(part, "collection"), _text(body, "asker"))
+                self._passages[key] = self._passages.get(key, 0) + count
+
+
+def record_body(record: Record) -> dict[str, object]:
+    """The body of a record as fields.
+
+    Raises:
+        Verification: It is not canonical JSON.
+        VersionMismatch: It is of a schema version or a kind that this release cannot read.
+    """
+    try:
+        body = decode(record.body)
+    except Malformed as error:
+        raise Verification(f"record {record.sequence} ({record.kind}): {error.message}") from error
+    known = record.kind in _KINDS or record.kind.startswith("ledger.")
+    if body.get("schema_version") != SCHEMA_VERSION or not known:
+        raise VersionMismatch(
+            f"record {record.sequence} ({record.kind}) is of schema version "
+            f"{body.get('schema_version')!r}",
+            hint="update comity: a newer release wrote this journal",
+        )
+    return body
+
+
+def parts_of(body: Mapping[str, object]) -> list[dict[str, object]]:
+    """The parts of an exchange's record.
+
+    Raises:
+        Verification: They do not parse.
+    """
+    parts = body.get("parts")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise Verification("parts in an exchange's record do not parse")
+    return parts
+
+
+def _event(record: Record, body: Mapping[str, object]) -> LedgerEvent | None:
+    try:
+        return ledger_event(record.kind, body)
+    except ConfigError as error:
+        raise Verification(f"record {record.sequence} ({record.kind}): {error.message}") from error
+
+
+def _text(body: Mapping[str, object], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise Verification(f"{name} is missing in a record, or is no text")
+    return value
+
+
+def _number(body: Mapping[str, object], name: str) -> int:
+    value = body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Verification(f"{name} is missing in a record, or is no whole number")
+    return value

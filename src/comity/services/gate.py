@@ -1,0 +1,382 @@
+"""The gate: the one way out of a site.
+
+    decide (site policy) -> spend (ledger) -> protect (clip, noise, redact) -> record (audit chain)
+        -> Released
+
+Spend and record are entries of one transaction for all parts of an exchange, and a `Released` is
+made after its commit, so a crash between any two steps never under-counts. A refusal is a
+`Withheld`, whose reason depends on who asked for what, never on a value or on what matched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from comity.core.chain.canonical import encode
+from comity.core.policy.decide import policy_record, protections_off
+from comity.core.policy.rule import SitePolicy
+from comity.core.privacy.event import Plan
+from comity.core.privacy.ledger import Freed, Reserved
+from comity.errors import PolicyRefused, Replay
+from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
+from comity.ids import DatasetName, FederationName, ReservationId, SiteName
+from comity.ports import (
+    Accountant,
+    Clock,
+    Exchange,
+    HeadKeeper,
+    Journal,
+    KeyStore,
+    Rng,
+    SignedHead,
+)
+from comity.release import Released, Withheld, claim_seal
+from comity.services.books import EXCHANGE, POLICY, Answered, parts_of, record_body
+from comity.services.custody import Custody, Note
+from comity.services.ledger import BudgetState, admit, budget_of, budget_state, check_not_closed
+from comity.services.parts import Part, Weighed, request_tag, weigh, within_quotas
+from comity.services.spend import Spender
+
+__all__ = [
+    "BudgetState",
+    "Door",
+    "Gate",
+    "GateLimits",
+    "GateParts",
+    "Part",
+    "SiteIdentity",
+    "UnsafeSimulationGate",
+]
+
+_SEAL: Final = claim_seal(__name__)
+_TAG_KEY: Final = b"comity/request-tag/v1"
+_SALT_BYTES: Final = 16
+
+
+class Door(Protocol):
+    """What an engine needs of a site: a way out."""
+
+    def release(
+        self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        """Decides on each part and returns what may leave, in the order given."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteIdentity:
+    """Who this site is."""
+
+    federation: FederationName
+    site: SiteName
+
+
+@dataclass(frozen=True, slots=True)
+class GateParts:
+    """The ports that a gate works through."""
+
+    journal: Journal
+    heads: HeadKeeper
+    keys: KeyStore
+    accountant: Accountant
+    clock: Clock
+    rng: Rng
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """Bounds on what a gate holds.
+
+    Attributes:
+        replay_window: How many of the last exchanges are remembered as answered; an older one that
+            comes again costs again.
+        max_parts: Parts of one exchange.
+        max_note_bytes: Text that a person typed for one exchange or plan.
+    """
+
+    replay_window: int = 100_000
+    max_parts: int = 10_000
+    max_note_bytes: int = 4_096
+
+
+class Gate:
+    """One site's gate.
+
+    Safe to call from several threads; one call runs at a time.
+
+    Args:
+        identity: Who the site is.
+        policy: What its owner decided; recorded whenever it changed.
+        parts: Journal, head keeper, keys, accountant, clock and generator.
+        events: Hears of what was committed.
+        limits: Bounds on what it holds.
+
+    Raises:
+        Verification: A record of the journal or the kept head was altered.
+        VersionMismatch: A newer release wrote the journal.
+        UnavailableError: The journal cannot be written.
+    """
+
+    def __init__(
+        self,
+        identity: SiteIdentity,
+        policy: SitePolicy,
+        parts: GateParts,
+        events: EventSink = ignore,
+        limits: GateLimits | None = None,
+    ) -> None:
+        self._identity = identity
+        self._policy = policy
+        self._ports = parts
+        self._events = events
+        self._limits = limits or GateLimits()
+        self._lock = threading.Lock()
+        self._tag_key = parts.keys.sign(_TAG_KEY)
+        self._last: tuple[str, tuple[Released[Any] | Withheld, ...]] = ("", ())
+        self._custody = Custody(
+            identity.site,
+            parts.journal,
+            parts.heads,
+            parts.keys,
+            parts.clock,
+            replay_window=self._limits.replay_window,
+        )
+        self._spender = Spender(policy, parts.accountant, parts.rng)
+        self._record_policy()
+
+    def release(
+        self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        """Decides on each part, spends, protects, records, and returns what may leave.
+
+        All parts of an exchange are one transaction. The same exchange with the same content again
+        gives the same answer and costs nothing.
+
+        Args:
+            exchange: What is asked, by whom.
+            parts: What would leave.
+            note: What a person typed, such as a question; kept beside the chain, erasable.
+
+        Returns:
+            For each part, in order, a `Released` or a `Withheld`.
+
+        Raises:
+            DataError: A number is NaN or infinite, or a value has no encoding.
+            PolicyRefused: The reply is too large, or it claims what the policy does not allow.
+            BudgetExhausted: More ran than was reserved.
+            JournalBehind: The journal is behind its head.
+            Replay: The exchange was answered before, with other content.
+            UnavailableError: The journal could not be written; nothing left.
+        """
+        with self._lock:
+            self._custody.check_open()
+            self._check_size(parts)
+            weighed = weigh(self._policy, exchange, parts)
+            request = request_tag(self._tag_key, exchange, weighed)
+            answered = self._custody.books.answered(exchange.exchange)
+            if answered is not None:
+                return self._again(exchange, weighed, request, answered)
+            return self._release_new(exchange, weighed, request, note)
+
+    def reserve(self, dataset: DatasetName, plan: Plan, *, purpose: str) -> ReservationId:
+        """Reserves a whole plan before any of it runs.
+
+        Raises:
+            BudgetExhausted: It does not fit; the hint says what would.
+            PolicyRefused: The data set has no budget, or one for another unit.
+            JournalBehind: The journal is behind its head.
+            UnavailableError: The journal could not be written; nothing is reserved.
+        """
+        with self._lock:
+            self._custody.check_open()
+            budget = budget_of(self._policy, dataset)
+            ledger = self._custody.books.ledger
+            check_not_closed(ledger, dataset)
+            accountant = self._ports.accountant
+            basis = admit(ledger.account(dataset), budget, plan, accountant)
+            note = self._note(purpose)
+            reservation = ReservationId(self._ports.rng.token(16).hex())
+            event = Reserved(
+                reservation=reservation,
+                dataset=dataset,
+                plan=plan,
+                delta=repr(budget.delta),
+                filter_order=repr(budget.filter_order),
+                basis=basis,
+                accountant=accountant.version(),
+                purpose=note.digest,
+            )
+            self._custody.commit([event], notes=[note])
+            epsilon = accountant.epsilon(plan, budget.delta)
+        self._events(PlanReserved(self._identity.site, dataset, reservation, epsilon, budget.delta))
+        return reservation
+
+    def free(self, reservation: ReservationId) -> None:
+        """Gives a reservation back of which nothing left.
+
+        Raises:
+            WrongStage: Something of it left, or there is no such reservation.
+        """
+        with self._lock:
+            self._custody.commit([Freed(reservation)])
+
+    def bind_dataset(self, name: DatasetName, source: str) -> None:
+        """Binds a data set's name to the digest of its source; a rename carries the spend along.
+
+        Raises:
+            PolicyRefused: The source goes by another name in this policy, or the name stands for
+                other data.
+        """
+        with self._lock:
+            self._custody.check_open()
+            ledger = self._custody.books.ledger
+            event = ledger.binding(name, source)
+            if event is None:
+                return
+            holder = ledger.sources.get(source)
+            if holder is not None and ledger.accounts[holder].dataset in self._policy.budgets:
+                other = ledger.accounts[holder].dataset
+                raise PolicyRefused(
+                    f"data sets {other} and {name} have one source",
+                    hint=f"keep one name: remove {other} or {name} from the site file",
+                )
+            self._custody.commit([event])
+
+    def budget(self, dataset: DatasetName) -> BudgetState:
+        """How a data set's budget stands.
+
+        Raises:
+            PolicyRefused: The data set has no budget.
+        """
+        with self._lock:
+            state = self._custody.books.ledger
+            budget = budget_of(self._policy, dataset)
+            return budget_state(
+                state.account(dataset), budget, self._ports.accountant, closed=state.closed
+            )
+
+    def head(self) -> SignedHead:
+        """The journal's head, signed; it travels with every reply."""
+        with self._lock:
+            return self._custody.head()
+
+    def observe(self, signed: SignedHead) -> None:
+        """Takes a head of this site that a peer holds.
+
+        Raises:
+            JournalBehind: It is above the journal's, so nothing leaves until it is restored.
+            Verification: This site did not sign it.
+        """
+        with self._lock:
+            self._custody.observe(signed)
+
+    def _release_new(
+        self, exchange: Exchange, weighed: Sequence[Weighed], request: str, note: str
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        books = self._custody.books
+        day = books.day_at(self._ports.clock.wall_s())
+        quoted = within_quotas(self._policy, exchange, weighed, books, day)
+        spent = self._spender.spend(exchange, quoted, books.ledger)
+        kept = self._note(note) if note else None
+        record: Mapping[str, object] = {
+            "exchange": exchange.exchange,
+            "asker": exchange.asker,
+            "message_type": exchange.message_type,
+            "run": exchange.run,
+            "round": exchange.round_number,
+            "dataset": exchange.dataset,
+            "day": day,
+            "request": request,
+            "note": kept.digest if kept else "",
+            "parts": [item.record(exchange) for item in spent.weighed],
+        }
+        head = self._custody.commit(
+            spent.events, [(EXCHANGE, record)], notes=[kept] if kept else []
+        )
+        outcomes = tuple(_outcome(item, head.sequence) for item in spent.weighed)
+        self._last = (request, outcomes)
+        self._tell(exchange, spent.weighed, head.sequence)
+        return outcomes
+
+    def _again(
+        self, exchange: Exchange, weighed: Sequence[Weighed], request: str, answered: Answered
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        if answered.request != request:
+            raise Replay(
+                f"exchange {exchange.exchange} was answered before, with other content",
+                hint="give a new exchange a new id",
+            )
+        if self._last[0] == request:
+            return self._last[1]
+        record = next(self._ports.journal.records(after=answered.sequence - 1))
+        outcomes: list[Released[Any] | Withheld] = []
+        for item, before in zip(weighed, parts_of(record_body(record)), strict=True):
+            if not item.leaves or before["outcome"] != "released":
+                reason = item.decision.reason or str(before["reason"])
+                outcomes.append(Withheld(str(before["policy"]), reason))
+            elif before["digest"] == item.content.digest:
+                outcomes.append(Released(item.value, answered.sequence, seal=_SEAL))
+            else:
+                raise Replay(
+                    f"exchange {exchange.exchange} left with noise that was not kept",
+                    hint="give a new exchange a new id; its noise costs again",
+                )
+        return tuple(outcomes)
+
+    def _check_size(self, parts: Sequence[Part]) -> None:
+        if len(parts) > self._limits.max_parts:
+            raise PolicyRefused(
+                f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"
+            )
+
+    def _note(self, text: str) -> Note:
+        raw = text.encode()
+        if len(raw) > self._limits.max_note_bytes:
+            raise PolicyRefused(
+                f"a note of {len(raw)} bytes; at most {self._limits.max_note_bytes} are kept"
+            )
+        salted = self._ports.rng.token(_SALT_BYTES) + raw
+        return Note(hashlib.sha256(salted).hexdigest(), salted)
+
+    def _record_policy(self) -> None:
+        digest = hashlib.sha256(encode(policy_record(self._policy))).hexdigest()
+        if self._custody.behind or digest == self._custody.books.policy:
+            return
+        record = {"digest": digest, "protections_off": list(protections_off(self._policy))}
+        self._custody.commit([], [(POLICY, record)])
+
+    def _tell(self, exchange: Exchange, weighed: Sequence[Weighed], sequence: int) -> None:
+        left = [item for item in weighed if item.leaves]
+        self._events(
+            ExchangeCommitted(
+                site=self._identity.site,
+                exchange=exchange.exchange,
+                released=len(left),
+                withheld=len(weighed) - len(left),
+                size_bytes=sum(item.content.size_bytes for item in left),
+                journal_sequence=sequence,
+            )
+        )
+
+
+class UnsafeSimulationGate:
+    """The door of a simulated site whose data are the caller's own: everything passes.
+
+    No policy, no ledger, no journal; for simulated sites without a policy file.
+    """
+
+    def release(
+        self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        """Returns each part's value as it is, released under sequence 0."""
+        del exchange, note
+        return tuple(Released(part.value, 0, seal=_SEAL) for part in parts)
+
+
+def _outcome(item: Weighed, sequence: int) -> Released[Any] | Withheld:
+    if item.leaves:
+        return Released(item.value, sequence, seal=_SEAL)
+    return Withheld(item.decision.policy, item.decision.reason)

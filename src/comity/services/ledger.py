@@ -1,0 +1,237 @@
+"""Admission: whether a plan fits a data set's budget, and what would fit when it does not.
+
+Two rules, by what has happened to the data set:
+
+*Before its first output* the plans form a multiset that is fixed before anything is seen, so its
+privacy loss distribution bounds every order of running it and every way of stopping early. There
+are no refunds: a plan counts whole until it is freed, and it is freed only if nothing of it left.
+
+*After its first output* a new plan may have been chosen in the light of outputs. Composing what ran
+and refusing what would exceed the budget is then no valid filter; the Renyi filter at one order
+fixed beforehand is (Feldman and Zrnic 2021). It must cover everything: reserved, spent and new.
+
+The two do not contradict each other. Let M be the multiset reserved at the first output. Whether M
+fits the filter is known before any output. If it does not, nothing is ever admitted afterwards, all
+that runs is within M, and its privacy loss distribution holds. If it does, all that ever runs obeys
+the filter, which holds by itself. For the same reason a plan freed after the first output makes no
+room where M did not fit: both M and what is held now are checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+from comity.core.policy.rule import Budget, SitePolicy
+from comity.core.privacy.event import Mechanism, Plan, PrivacyEvent, Spend
+from comity.core.privacy.ledger import Account, LedgerState
+from comity.errors import BudgetExhausted, PolicyRefused
+from comity.ids import DatasetName
+from comity.ports import Accountant
+
+PLAN_BASIS: Final = "plan"
+FILTER_BASIS: Final = "filter"
+
+_GAUSSIANS: Final = frozenset({Mechanism.GAUSSIAN, Mechanism.DISCRETE_GAUSSIAN})
+_NOISE_STEPS: Final = 8
+_MAX_NOISE_FACTOR: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """How a data set's budget stands.
+
+    Attributes:
+        dataset: The data set.
+        unit: What one epsilon protects.
+        epsilon_total: The owner's bound.
+        delta: The owner's bound.
+        epsilon_plan: Of everything reserved, spent or not, as a plan (PLD).
+        epsilon_spent: Of what ran (PLD).
+        epsilon_enforced: Of everything reserved, by the filter that admits later plans.
+        epsilon_remaining: `epsilon_total` less `epsilon_plan`, at least 0.
+        opened: Something of the data set left, so later plans enter by the filter only.
+        closed: Records were lost, so all of it counts as spent.
+    """
+
+    dataset: DatasetName
+    unit: str
+    epsilon_total: float
+    delta: float
+    epsilon_plan: float
+    epsilon_spent: float
+    epsilon_enforced: float
+    epsilon_remaining: float
+    opened: bool
+    closed: bool
+
+
+def budget_state(
+    account: Account, budget: Budget, accountant: Accountant, *, closed: bool
+) -> BudgetState:
+    """Figures of one account under its owner's budget."""
+    plan = _epsilon(accountant, account.reserved, budget)
+    spent = _epsilon(accountant, account.spent, budget)
+    enforced = _filter_epsilon(accountant, account.reserved, budget)
+    if closed:
+        plan, spent = max(plan, budget.epsilon), max(spent, budget.epsilon)
+    return BudgetState(
+        dataset=account.dataset,
+        unit=budget.unit.value,
+        epsilon_total=budget.epsilon,
+        delta=budget.delta,
+        epsilon_plan=plan,
+        epsilon_spent=spent,
+        epsilon_enforced=enforced,
+        epsilon_remaining=max(0.0, budget.epsilon - plan),
+        opened=account.opening is not None,
+        closed=closed,
+    )
+
+
+def admit(account: Account, budget: Budget, plan: Plan, accountant: Accountant) -> str:
+    """Checks that `plan` fits and returns the basis it was admitted on.
+
+    Raises:
+        PolicyRefused: The plan protects another unit or counts other neighbours than the budget,
+            or the filter's order was changed after an output.
+        BudgetExhausted: It does not fit; the message says by how much, the hint what would.
+    """
+    _check_kind(account, budget, plan)
+    basis = PLAN_BASIS if account.opening is None else FILTER_BASIS
+
+    def epsilon(candidate: Plan) -> float:
+        held = account.reserved + candidate
+        if account.opening is None:
+            return _epsilon(accountant, held, budget)
+        return max(
+            _filter_epsilon(accountant, held, budget),
+            _filter_epsilon(accountant, account.opening, budget),
+        )
+
+    needed = epsilon(plan)
+    if needed <= budget.epsilon:
+        return basis
+    figures = budget_state(account, budget, accountant, closed=False)
+    after = "" if basis == PLAN_BASIS else ", by the filter for plans chosen after outputs"
+    raise BudgetExhausted(
+        f"data set {account.dataset}: with this plan epsilon would be {needed:.3f} of "
+        f"{budget.epsilon:g} at delta {budget.delta:g}{after}; spent {figures.epsilon_spent:.3f}, "
+        f"reserved {figures.epsilon_plan:.3f}, remaining {figures.epsilon_remaining:.3f}",
+        hint=_what_fits(plan, lambda candidate: epsilon(candidate) <= budget.epsilon),
+    )
+
+
+def budget_of(policy: SitePolicy, dataset: DatasetName) -> Budget:
+    """The budget of a data set.
+
+    Raises:
+        PolicyRefused: It has none.
+    """
+    budget = policy.budgets.get(dataset)
+    if budget is None:
+        raise PolicyRefused(
+            f"data set {dataset or '(none)'} has no privacy budget, so it can make no private "
+            "release",
+            hint=f"set budgets.{dataset or 'NAME'} in the site file: epsilon, delta and unit",
+        )
+    return budget
+
+
+def check_not_closed(state: LedgerState, dataset: DatasetName) -> None:
+    """Checks that no record of this ledger was lost.
+
+    Raises:
+        BudgetExhausted: Some were, so every budget counts as spent.
+    """
+    if state.closed:
+        raise BudgetExhausted(
+            f"data set {dataset}: records of this journal were lost, so its whole budget counts "
+            "as spent",
+            hint="use new data under a new journal, or train without a privacy claim",
+        )
+
+
+def _check_kind(account: Account, budget: Budget, plan: Plan) -> None:
+    held = account.reserved
+    for spend in plan.spends:
+        if spend.event.unit != budget.unit.value:
+            raise PolicyRefused(
+                f"data set {account.dataset}: its budget protects a {budget.unit.value}, the plan "
+                f"a {spend.event.unit}",
+                hint=f"set budgets.{account.dataset}.unit, or plan for a {budget.unit.value}",
+            )
+    adjacencies = {spend.event.adjacency for spend in (held + plan).spends}
+    if len(adjacencies) > 1:
+        raise PolicyRefused(
+            f"data set {account.dataset}: plans of different adjacency do not add up",
+            hint=f"use one of {', '.join(sorted(adjacencies))} for all of them",
+        )
+    order = repr(budget.filter_order)
+    if account.opening is not None and account.filter_order not in {"", order}:
+        raise PolicyRefused(
+            f"data set {account.dataset}: filter_order is {order}, yet it was fixed at "
+            f"{account.filter_order} before the first output",
+            hint=f"set budgets.{account.dataset}.filter_order back to {account.filter_order}",
+        )
+
+
+def _epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
+    return accountant.epsilon(plan, budget.delta) if plan.spends else 0.0
+
+
+def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
+    if not plan.spends:
+        return 0.0
+    return accountant.filter_epsilon(plan, budget.delta, budget.filter_order)
+
+
+def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:
+    rounds = math.gcd(*(spend.count for spend in plan.spends))
+    ways = []
+    largest = _largest(rounds, lambda count: fits(_scaled(plan, count, rounds)))
+    if largest:
+        ways.append(f"plan {largest} of these {rounds} equal rounds")
+    noise = _least_noise(plan, fits)
+    if noise:
+        ways.append(f"raise noise_multiplier to {noise}")
+    return ", or ".join(ways) or "no part of this plan fits; ask the owner of the data set"
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int:
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _scaled(plan: Plan, count: int, rounds: int) -> Plan:
+    return Plan(tuple(replace(spend, count=spend.count // rounds * count) for spend in plan.spends))
+
+
+def _least_noise(plan: Plan, fits: Callable[[Plan], bool]) -> str:
+    if len(plan.spends) != 1 or plan.spends[0].event.mechanism not in _GAUSSIANS:
+        return ""
+    (spend,) = plan.spends
+    start = float(spend.event.parameter)
+    low, high = start, start * _MAX_NOISE_FACTOR
+    if not fits(_noisier(spend.event, spend.count, high)):
+        return ""
+    for _ in range(_NOISE_STEPS):
+        middle = math.sqrt(low * high)
+        fitting = fits(_noisier(spend.event, spend.count, middle))
+        low, high = (low, middle) if fitting else (middle, high)
+    return _figure(high)
+
+
+def _noisier(event: PrivacyEvent, count: int, noise: float) -> Plan:
+    return Plan((Spend(replace(event, parameter=_figure(noise)), count),))
+
+
+def _figure(value: float) -> str:
+    step = Decimal("0.01")
+    return str((Decimal(value) / step).to_integral_value(rounding="ROUND_CEILING") * step)

@@ -1,0 +1,199 @@
+"""Parts of a reply: decided on, checked, and described for the record.
+
+A part is `Weighed` before anything is spent. What it says to the record is its kind, its name, the
+rule, its size and its digest; never its content.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from comity.core.chain.canonical import encode
+from comity.core.chain.content import Content, content_of
+from comity.core.policy.decide import (
+    COLLECTION_KINDS,
+    Decision,
+    decide_collection,
+    decide_quota,
+    decide_reply,
+)
+from comity.core.policy.rule import CollectionPolicy, PartKind, SitePolicy
+from comity.core.privacy.event import Plan, Spend
+from comity.core.privacy.ledger import plan_record
+from comity.errors import PolicyRefused
+from comity.ids import AppDigest, CollectionName, ReservationId
+from comity.ports import Arrays, Exchange
+from comity.services.books import Books
+from comity.services.protect import checked_finite, checked_like, only_class_name, shortened
+
+NO_CLAIM: Final = "none"
+
+_NOTHING: Final = Content("", 0)
+_MAX_NAME: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of what a site is about to give.
+
+    Attributes:
+        kind: Which policy rule stands for it.
+        name: What it is called, for the record; for example the app's record name or a passage id.
+        value: What would leave: arrays by name, metrics by name, a configuration, an error or its
+            class name, scores, passages.
+        spends: The privacy events that made it; credited only to a trainer that the site trusts.
+        reservation: The reservation that covers `spends` or the gate's own noise.
+        reference: The arrays that the round started from; `value` must have their names, shapes
+            and dtypes, and the gate's noise bounds the difference from them.
+        trainer: Digest of the trainer that ran; None where it is not known.
+        collection: The collection of scores, counts and passages; the exchange's own by default.
+    """
+
+    kind: PartKind
+    name: str
+    value: Any
+    spends: tuple[Spend, ...] = ()
+    reservation: ReservationId | None = None
+    reference: Arrays | None = None
+    trainer: AppDigest | None = None
+    collection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A part with what was decided and what is told of it.
+
+    Attributes:
+        part: The part.
+        decision: What the policy says.
+        value: What leaves if it leaves.
+        content: Digest and size of `value`; empty where it stays.
+        claim: The privacy claim that stands for it: ``none`` or the unit it protects.
+    """
+
+    part: Part
+    decision: Decision
+    value: Any = None
+    content: Content = _NOTHING
+    claim: str = NO_CLAIM
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it leaves."""
+        return self.decision.allowed
+
+    def record(self, exchange: Exchange) -> dict[str, object]:
+        """What the audit chain says of it."""
+        return {
+            "kind": self.part.kind.value,
+            "name": self.part.name[:_MAX_NAME],
+            "collection": collection_of(exchange, self.part),
+            "outcome": "released" if self.leaves else "withheld",
+            "policy": self.decision.policy,
+            "reason": self.decision.reason,
+            "passages": passages_in(self.part) if self.leaves else 0,
+            "size_bytes": self.content.size_bytes,
+            "digest": self.content.digest,
+            "claim": self.claim,
+        }
+
+
+def weigh(policy: SitePolicy, exchange: Exchange, parts: Sequence[Part]) -> list[Weighed]:
+    """Decides on each part and checks those that may leave.
+
+    Raises:
+        DataError: A number is NaN or infinite, a value has no encoding, or arrays differ from those
+            that the round started from.
+        PolicyRefused: Together they are larger than the policy allows.
+    """
+    weighed = [_weigh_one(policy, exchange, part) for part in parts]
+    size_bytes = sum(item.content.size_bytes for item in weighed)
+    if size_bytes > policy.train.max_reply_bytes:
+        raise PolicyRefused(
+            f"a reply of {size_bytes} bytes; at most {policy.train.max_reply_bytes} may leave",
+            hint="send less, or raise train.max_reply_bytes in the site file",
+        )
+    return weighed
+
+
+def within_quotas(
+    policy: SitePolicy, exchange: Exchange, weighed: Sequence[Weighed], books: Books, day: int
+) -> list[Weighed]:
+    """Withholds the passages that are beyond the question's or the day's number."""
+    kept: list[Weighed] = []
+    given: Counter[str] = Counter()
+    for item in weighed:
+        count = passages_in(item.part)
+        collection = collection_of(exchange, item.part)
+        if item.leaves and count:
+            terms = policy.collections[CollectionName(collection)]
+            asked = given[collection] + count
+            before = books.passages(collection, exchange.asker, day)
+            quota = decide_quota(terms, asked, before + asked)
+            if not quota.allowed:
+                kept.append(Weighed(item.part, quota))
+                continue
+            given[collection] = asked
+        kept.append(item)
+    return kept
+
+
+def request_tag(key: bytes, exchange: Exchange, weighed: Sequence[Weighed]) -> str:
+    """What makes two requests the same: a keyed digest, so that it tells nothing of the content."""
+    document = {
+        "exchange": exchange.exchange,
+        "asker": exchange.asker,
+        "message_type": exchange.message_type,
+        "run": exchange.run,
+        "round": exchange.round_number,
+        "dataset": exchange.dataset,
+        "parts": [
+            {
+                "kind": item.part.kind.value,
+                "name": item.part.name,
+                "collection": item.part.collection,
+                "digest": item.content.digest,
+                "spends": plan_record(Plan.of(item.part.spends)),
+                "reservation": item.part.reservation,
+            }
+            for item in weighed
+        ],
+    }
+    return hmac.new(key, encode(document), "sha256").hexdigest()
+
+
+def collection_of(exchange: Exchange, part: Part) -> str:
+    """The collection of a part; empty for a part of a training reply."""
+    return (part.collection or exchange.dataset) if part.kind in COLLECTION_KINDS else ""
+
+
+def passages_in(part: Part) -> int:
+    """How many passages a part holds."""
+    if part.kind is not PartKind.PASSAGE:
+        return 0
+    return len(part.value) if isinstance(part.value, list | tuple) else 1
+
+
+def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part) -> Weighed:
+    if part.kind in COLLECTION_KINDS:
+        name = CollectionName(collection_of(exchange, part))
+        decision = decide_collection(policy, name, exchange.asker, part.kind)
+        terms = policy.collections.get(name, CollectionPolicy(name))
+    else:
+        decision = decide_reply(policy.train, exchange.message_type, part.kind)
+        terms = None
+    if not decision.allowed:
+        return Weighed(part, decision)
+    value: object = part.value
+    if part.kind is PartKind.ERROR:
+        value = only_class_name(value)
+    elif part.kind is PartKind.ARRAYS and part.reference is not None:
+        value = checked_like(value, part.reference, part.name)
+    elif part.kind is PartKind.PASSAGE and terms is not None:
+        value = shortened(value, terms)
+    checked_finite(value, part.name)
+    return Weighed(part, decision, value, content_of(value))

@@ -1,0 +1,106 @@
+"""What the gate itself does to a part before it leaves: checks, clip, noise, redaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from comity.core.policy.redact import first_sentences
+from comity.core.policy.rule import CollectionPolicy, ReleaseLevel, SiteNoise
+from comity.errors import DataError, PolicyRefused
+from comity.ports import Arrays, Passage, Rng
+
+_CLASS_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+
+
+def checked_finite(value: object, name: str) -> None:
+    """Checks that no number in `value` is NaN or infinite.
+
+    Raises:
+        DataError: One is; names the part and the array or metric.
+    """
+    match value:
+        case np.ndarray():
+            finite = value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
+        case float() | np.floating():
+            finite = bool(np.isfinite(value))
+        case _:
+            finite = True
+            for key, item in _items(value):
+                checked_finite(item, f"{name}.{key}")
+    if not finite:
+        raise DataError(f"{name} holds a NaN or an infinity", hint="check the training data")
+
+
+def checked_like(arrays: object, reference: Arrays, name: str) -> Arrays:
+    """Checks that `arrays` have the names, shapes and dtypes of what the round started from.
+
+    Names and shapes are chosen by the app: without this they could carry data past the policy.
+
+    Raises:
+        DataError: They differ; names the first difference.
+    """
+    if not isinstance(arrays, Mapping) or list(arrays) != list(reference):
+        raise DataError(
+            f"{name} does not name the arrays that the round started from",
+            hint=f"return {', '.join(list(reference)[:8])}, in this order",
+        )
+    for key, start in reference.items():
+        got: Any = arrays[key]
+        if not isinstance(got, np.ndarray) or (got.shape, got.dtype) != (start.shape, start.dtype):
+            raise DataError(
+                f"{name}.{key} is not an array of {start.dtype} with shape {start.shape}",
+                hint="return arrays of the shape and dtype that came in",
+            )
+    return arrays
+
+
+def only_class_name(value: object) -> str:
+    """The class name of an error, or ``Error`` where `value` is anything but such a name."""
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, str) and _CLASS_NAME.fullmatch(value):
+        return value
+    return "Error"
+
+
+def shortened(value: object, terms: CollectionPolicy) -> object:
+    """Passages cut to as many sentences as their collection's policy lets out.
+
+    Raises:
+        DataError: `value` is no passage and no sequence of passages.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(shortened(item, terms) for item in value)
+    if not isinstance(value, Passage):
+        raise DataError(f"a {type(value).__name__} is no passage")
+    if terms.release is not ReleaseLevel.SENTENCES:
+        return value
+    text = first_sentences(value.text, terms.max_sentences_per_passage)
+    return replace(value, text=text, end=value.start + len(text))
+
+
+def _items(value: object) -> Iterable[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, list | tuple):
+        return enumerate(value)
+    if is_dataclass(value):
+        return ((field.name, getattr(value, field.name)) for field in fields(value))
+    return ()
+
+
+def with_site_noise(
+    parts: Sequence[tuple[Arrays, Arrays | None]], noise: SiteNoise, rng: Rng
+) -> list[Arrays]:
+    """All arrays of a contribution, the update clipped to one norm together and noised.
+
+    Raises:
+        PolicyRefused: A part came without the arrays that the round started from.
+    """
+    del parts, noise, rng
+    raise PolicyRefused("site_noise is not available yet")
