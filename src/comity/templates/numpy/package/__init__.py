@@ -1,0 +1,1 @@
+"""A linear classifier in NumPy, trained over several sites."""

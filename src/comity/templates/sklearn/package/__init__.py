@@ -1,0 +1,1 @@
+"""A scikit-learn classifier, trained over several sites."""

@@ -1,0 +1,1 @@
+"""A small PyTorch network, trained over several sites."""
