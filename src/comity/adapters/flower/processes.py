@@ -19,7 +19,7 @@ from comity.adapters.flower.arrays import Buffer
 from comity.adapters.flower.calls import AppError, AppFailure, Outcome
 from comity.adapters.flower.channel import receive_frame, send_frame
 from comity.adapters.flower.crew import Call, Finished
-from comity.adapters.flower.segments import Lease
+from comity.adapters.flower.segments import Lease, allow_descriptors
 from comity.adapters.flower.shared_pool import SharedPool
 from comity.adapters.flower.wire import Json, Outbox, decode_records, encode_records, parse_frame
 from comity.adapters.flower.worker_process import WorkerProcess
@@ -101,6 +101,7 @@ class ProcessCrew:
 
     def start(self) -> None:
         """Starts the workers, which load the app while the caller goes on."""
+        allow_descriptors()
         for _ in range(self.settings.workers):
             self._start_worker()
 

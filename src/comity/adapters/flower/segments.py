@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import resource
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,15 @@ from typing import Final
 from comity.errors import Malformed
 
 PAGE: Final = 1 << 16
+MAX_DESCRIPTORS: Final = 1 << 16
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+def allow_descriptors() -> None:
+    """Lifts this process's soft limit on open files: each segment holds one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +122,10 @@ class Arena:
             self._made += 1
         self._busy[segment.number] = segment
         return segment
+
+    def written(self, number: int) -> Segment | None:
+        """A busy segment of this arena, or None."""
+        return self._busy.get(number)
 
     def free(self, number: int) -> Segment | None:
         """Makes a segment reusable; returns it closed when enough memory is idle already."""

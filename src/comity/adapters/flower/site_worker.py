@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from comity.adapters.flower.arrays import Buffer
 from comity.adapters.flower.calls import AppError, AppFailure, Outcome, call_app
 from comity.adapters.flower.channel import receive_frame, send_frame
 from comity.adapters.flower.private_names import enter_run, with_metadata
-from comity.adapters.flower.segments import Arena, Segment, open_segment
+from comity.adapters.flower.segments import Arena, Segment, allow_descriptors, open_segment
 from comity.adapters.flower.wire import Json, Outbox, decode_records, encode_records, parse_frame
 from comity.errors import ConfigError
 
@@ -37,6 +38,7 @@ class SiteWorker:
 
     def serve(self) -> None:
         """Loads the app that the first frame names, says whether that worked, answers calls."""
+        allow_descriptors()
         request = self._receive()
         if request is None:
             return
@@ -80,16 +82,20 @@ class SiteWorker:
         outcome = call_app(app, message, context, bytes.fromhex(seed) if seed else None)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        self._reply(request["call"], outcome, context.state)
+        reply, fresh = self._reply(request["call"], outcome, context.state)
         del message, state, context, outcome
         for reference in lent:
-            # The sender reuses this memory now: an array that the app kept gets bytes of its own.
+            # The sender reuses this memory soon: an array that the app kept gets its own bytes.
             if (array := reference()) is not None:
                 array.data  # noqa: B018 - reading it copies
+        self._send(reply, fresh)
 
     def _records(self, document: Json, segment: int, lent: list[weakref.ref[Any]]) -> RecordDict:
+        # A node's state may lie where this very worker wrote it.
+        held = self._segments.get(segment) or self.arena.written(segment)
+
         def source(start: int, length: int) -> tuple[Buffer, None]:
-            return (self._segments[segment].view(start, length) if segment else b""), None
+            return (held.view(start, length) if held else b""), None
 
         content = decode_records(document, source)
         for record in content.values():
@@ -97,30 +103,35 @@ class SiteWorker:
                 lent.extend(weakref.ref(array) for array in record.values())
         return content
 
-    def _reply(self, call: int, outcome: Outcome, state: RecordDict) -> None:
-        if isinstance(outcome, AppFailure):
-            self._send({"call": call, "failure": outcome.error})
-        elif isinstance(outcome, AppError):
-            self._send({"call": call, "app_error": [outcome.code, outcome.reason]}, state=state)
-        else:
-            self._send({"call": call}, content=outcome, state=state)
-
-    def _send(self, reply: dict[str, Json], **records: RecordDict) -> None:
+    def _reply(
+        self, call: int, outcome: Outcome, state: RecordDict
+    ) -> tuple[dict[str, Json], list[Segment]]:
+        reply: dict[str, Json] = {"call": call}
         fresh: list[Segment] = []
-        for name, content in records.items():
-            outbox = Outbox()
-            reply[name] = encode_records(content, outbox)
-            reply[f"{name}_segment"] = self._place(outbox, fresh)
-        reply["segments"] = [segment.number for segment in fresh]
-        reply["closed"], self._closed = self._closed, []
-        send_frame(self.sock, json.dumps(reply).encode(), [segment.fd for segment in fresh])
+        if isinstance(outcome, AppFailure):
+            return reply | {"failure": outcome.error}, fresh
+        self._place("state", state, reply, fresh)
+        if isinstance(outcome, AppError):
+            return reply | {"app_error": [outcome.code, outcome.reason]}, fresh
+        self._place("content", outcome, reply, fresh)
+        return reply, fresh
 
-    def _place(self, outbox: Outbox, fresh: list[Segment]) -> int:
+    def _place(
+        self, name: str, content: RecordDict, reply: dict[str, Json], fresh: list[Segment]
+    ) -> None:
+        outbox = Outbox()
+        reply[name] = encode_records(content, outbox)
+        reply[f"{name}_segment"] = 0
         if not outbox.size:
-            return 0
+            return
         segment = self.arena.take(outbox.size)
         outbox.write(memoryview(segment.map))
+        reply[f"{name}_segment"] = segment.number
         if segment.number not in self._announced:
             self._announced.add(segment.number)
             fresh.append(segment)
-        return segment.number
+
+    def _send(self, reply: dict[str, Json], fresh: Sequence[Segment] = ()) -> None:
+        reply["segments"] = [segment.number for segment in fresh]
+        reply["closed"], self._closed = self._closed, []
+        send_frame(self.sock, json.dumps(reply).encode(), [segment.fd for segment in fresh])
