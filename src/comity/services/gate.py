@@ -273,6 +273,22 @@ class Gate:
         with self._lock:
             self._custody.observe(signed)
 
+    def restore(self, known: SignedHead | None = None, *, reason: str = "") -> SignedHead:
+        """Records a loss and opens the site again; see `Custody.restore`.
+
+        Args:
+            known: A peer's copy of this site's head.
+            reason: What a person says of the loss; kept beside the chain.
+
+        Raises:
+            ConfigError: The journal is not behind its head.
+            Verification: `known` is not this site's signature.
+        """
+        with self._lock:
+            self._custody.restore(known, self._note(reason) if reason else None)
+            self._record_policy()
+            return self._custody.head()
+
     def _release_new(
         self, exchange: Exchange, weighed: Sequence[Weighed], request: str, note: str
     ) -> tuple[Released[Any] | Withheld, ...]:

@@ -8,9 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from comity.core.policy.redact import first_sentences
 from comity.core.policy.rule import CollectionPolicy, ReleaseLevel, SiteNoise
+from comity.core.privacy.noise import noisy_arrays
 from comity.errors import DataError, PolicyRefused
 from comity.ports import Arrays, Passage, Rng
 
@@ -102,5 +104,17 @@ def with_site_noise(
     Raises:
         PolicyRefused: A part came without the arrays that the round started from.
     """
-    del parts, noise, rng
-    raise PolicyRefused("site_noise is not available yet")
+    arrays: dict[str, NDArray[Any]] = {}
+    start: dict[str, NDArray[Any]] = {}
+    for index, (value, reference) in enumerate(parts):
+        if reference is None:
+            raise PolicyRefused(
+                "site_noise bounds an update, so it needs the arrays that the round started from",
+                hint="reply to a message that carried the arrays",
+            )
+        arrays |= {f"{index}/{name}": array for name, array in value.items()}
+        start |= {f"{index}/{name}": array for name, array in reference.items()}
+    noised = iter(
+        noisy_arrays(arrays, start, noise.clip_norm, noise.noise_multiplier, rng.token).values()
+    )
+    return [{name: next(noised) for name in value} for value, _ in parts]
