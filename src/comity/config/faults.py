@@ -166,7 +166,11 @@ def _field_at(model: type[BaseModel], location: tuple[int | str, ...]) -> FieldI
             continue
         owner = _model_in(found.annotation) if found else model
         found = _fields(owner).get(str(part)) if owner else None
-        inside_container = found is not None and get_origin(found.annotation) in {Mapping, tuple, frozenset}
+        inside_container = found is not None and get_origin(found.annotation) in {
+            Mapping,
+            tuple,
+            frozenset,
+        }
     return found
 
 

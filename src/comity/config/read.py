@@ -39,9 +39,12 @@ def read_toml(file: Path, *, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
         raise ConfigError(f"{file} nests too deeply", hint="flatten its lists") from error
     except ValueError as error:  # TOMLDecodeError, and integers beyond Python's digit limit
         found = _POSITION.match(str(error))
-        what, where = (found["what"], f", {found['where']}") if found else (str(error), "")
+        what, where = (found["what"], found["where"]) if found else (str(error), "")
+        if where == "end of document":
+            where = f"line {text.count(chr(10)) + 1}, end of file"
         raise ConfigError(
-            f"{file}{where}: {what}", hint="correct the TOML there (https://toml.io/en/v1.0.0)"
+            f"{file}{where and ', '}{where}: {what}",
+            hint="correct the TOML there (https://toml.io/en/v1.0.0)",
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, Field, Strict, StringConstraints
 
@@ -51,7 +51,12 @@ def _message_type(text: str) -> str:
     return text
 
 
+_NO_TABLES: Final = MappingProxyType[str, Any]({})
+
 MessageType = Annotated[str, AfterValidator(_message_type)]
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
+FrozenTable = Annotated[Mapping[KeyT, ValueT], AfterValidator(MappingProxyType)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -130,8 +135,8 @@ class PartRules(Section):
 class TrainSection(Section):
     """`[train]`: what training apps may release."""
 
-    rules: Mapping[MessageType, PartRules] = Field(
-        default_factory=lambda: MappingProxyType({}),
+    rules: FrozenTable[MessageType, PartRules] = Field(
+        default_factory=lambda: _NO_TABLES,
         description="Rules by message type: `train`, `evaluate`, `query` or `query.NAME`.",
     )
     trusted_trainers: Annotated[frozenset[Digest], Strict(strict=False)] = Field(
@@ -211,18 +216,18 @@ class SiteFile(Section):
         validate_default=True,
         description="The folder of journal, keys and index; made when it is missing.",
     )
-    datasets: Mapping[Name, DatasetSection] = Field(
-        default_factory=lambda: MappingProxyType({}), description="Data sets by name."
+    datasets: FrozenTable[Name, DatasetSection] = Field(
+        default_factory=lambda: _NO_TABLES, description="Data sets by name."
     )
-    budgets: Mapping[Name, BudgetSection] = Field(
-        default_factory=lambda: MappingProxyType({}),
+    budgets: FrozenTable[Name, BudgetSection] = Field(
+        default_factory=lambda: _NO_TABLES,
         description="Privacy budgets by data set; without one nothing private is released.",
     )
     train: TrainSection = Field(
         default_factory=TrainSection, description="What training apps may release."
     )
-    collections: Mapping[Name, CollectionSection] = Field(
-        default_factory=lambda: MappingProxyType({}),
+    collections: FrozenTable[Name, CollectionSection] = Field(
+        default_factory=lambda: _NO_TABLES,
         description="Document collections by name; one that is not named is closed.",
     )
     limits: SiteLimits = Field(
