@@ -44,16 +44,16 @@ def check(files: tuple[Path, ...], *, as_json: bool) -> None:
       comity config check federation.toml site-a/site.toml
     """  # noqa: D301 - click reads \b as "keep these lines"
     checked: list[tuple[Path, str]] = []
-    faults: list[Fault] = []
+    faults: dict[Fault, None] = {}
     for file in files:
         try:
             checked.append((file, _summary(_load(file))))
         except ConfigError as error:
-            own = [Fault("file", error.message, error.hint)]
-            faults += error.faults or own
+            own = (Fault("file", error.message, error.hint),)
+            faults.update(dict.fromkeys(error.faults or own))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ConfigError(f"{count} found", faults=dict.fromkeys(faults))
+        raise ConfigError(f"{count} found", faults=faults)
     if as_json:
         print_json({"ok": True, "files": [{"file": file, "is": what} for file, what in checked]})
         return
