@@ -46,7 +46,8 @@ class Reserved:
         reservation: Its id.
         dataset: The data set.
         plan: The events that may run.
-        delta: The delta it was accepted under, a decimal string.
+        epsilon: The budget it was accepted under, a decimal string.
+        delta: Likewise.
         filter_order: The Renyi order of the filter, fixed before any output, a decimal string.
         basis: ``plan`` (before any output) or ``filter`` (after).
         accountant: Who computed, with version and grid.
@@ -57,6 +58,7 @@ class Reserved:
     reservation: ReservationId
     dataset: DatasetName
     plan: Plan
+    epsilon: str
     delta: str
     filter_order: str
     basis: str
@@ -197,7 +199,8 @@ class Account:
         opening: What was reserved when its first output left; None before. It decides for ever
             whether later plans may enter (see `comity.services.ledger`).
         filter_order: The order of its filter; fixed from the first output on.
-        delta: The delta of the last admission.
+        epsilon: The budget at the last admission.
+        delta: Likewise.
     """
 
     dataset: DatasetName
@@ -206,6 +209,7 @@ class Account:
     )
     opening: Plan | None = None
     filter_order: str = ""
+    epsilon: str = ""
     delta: str = ""
 
     @property
@@ -316,7 +320,10 @@ def _after_reserved(state: LedgerState, event: Reserved) -> LedgerState:
     if event.reservation in state.holders:
         raise WrongStage(f"reservation {event.reservation} exists already")
     account = replace(
-        state.account(event.dataset), filter_order=event.filter_order, delta=event.delta
+        state.account(event.dataset),
+        filter_order=event.filter_order,
+        epsilon=event.epsilon,
+        delta=event.delta,
     )
     named = _put(state, event.dataset, _held(account, Reservation(event.reservation, event.plan)))
     holders = _set(state.holders, event.reservation, named.names[event.dataset])
