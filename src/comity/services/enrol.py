@@ -184,9 +184,9 @@ def _members(items: Sequence[object]) -> tuple[Member, ...]:
     members = []
     for item in items:
         match item:
-            case {"name": str(name), "role": str(role), "public_key": str(key)} if role in set(
-                Role
-            ) and len(item) == len(Member.__slots__):
+            case {"name": str(name), "role": str(role), "public_key": str(key), **rest} if (
+                role in set(Role) and not rest
+            ):
                 public = _hex(key, PUBLIC_KEY_BYTES, f"public_key of {name[:80]!r}")
                 members.append(Member(MemberName(name), Role(role), public))
             case _:

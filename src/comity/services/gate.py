@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from comity.core.chain.canonical import encode
 from comity.core.policy.decide import policy_record, protections_off
 from comity.core.policy.rule import SitePolicy
 from comity.core.privacy.event import Plan
-from comity.core.privacy.ledger import Freed, Reserved
+from comity.core.privacy.ledger import Freed
 from comity.errors import PolicyRefused, Replay
 from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
 from comity.ids import DatasetName, FederationName, ReservationId, SiteName
@@ -37,7 +37,7 @@ from comity.ports import (
 from comity.release import Released, Withheld, claim_seal
 from comity.services.books import EXCHANGE, POLICY, Answered, parts_of, record_body
 from comity.services.custody import Custody, Note
-from comity.services.ledger import BudgetState, admit, budget_of, budget_state, check_not_closed
+from comity.services.ledger import Admission, BudgetState, budget_of, budget_state, reserved
 from comity.services.parts import Part, Weighed, request_tag, weigh, within_quotas
 from comity.services.spend import Spender
 
@@ -144,7 +144,7 @@ class Gate:
             parts.clock,
             replay_window=self._limits.replay_window,
         )
-        self._spender = Spender(policy, parts.accountant, parts.rng)
+        self._spender = Spender(policy, Admission(parts.accountant, parts.rng))
         self._record_policy()
 
     def release(
@@ -192,27 +192,14 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            budget = budget_of(self._policy, dataset)
-            ledger = self._custody.books.ledger
-            check_not_closed(ledger, dataset)
-            accountant = self._ports.accountant
-            basis = admit(ledger.account(dataset), budget, plan, accountant)
+            state = self._custody.books.ledger
             note = self._note(purpose)
-            reservation = ReservationId(self._ports.rng.token(16).hex())
-            event = Reserved(
-                reservation=reservation,
-                dataset=dataset,
-                plan=plan,
-                delta=repr(budget.delta),
-                filter_order=repr(budget.filter_order),
-                basis=basis,
-                accountant=accountant.version(),
-                purpose=note.digest,
-            )
-            self._custody.commit([event], notes=[note])
-            epsilon = accountant.epsilon(plan, budget.delta)
-        self._events(PlanReserved(self._identity.site, dataset, reservation, epsilon, budget.delta))
-        return reservation
+            event = reserved(self._policy, state, dataset, plan, self._spender.ports)
+            self._custody.commit([replace(event, purpose=note.digest)], notes=[note])
+            delta = float(event.delta)
+            epsilon = self._ports.accountant.epsilon(plan, delta)
+        self._events(PlanReserved(self._identity.site, dataset, event.reservation, epsilon, delta))
+        return event.reservation
 
     def free(self, reservation: ReservationId) -> None:
         """Gives a reservation back of which nothing left.

@@ -27,10 +27,11 @@ from typing import Final
 
 from comity.core.policy.rule import Budget, SitePolicy
 from comity.core.privacy.event import Mechanism, Plan, PrivacyEvent, Spend
-from comity.core.privacy.ledger import Account, LedgerState
+from comity.core.privacy.ledger import Account, LedgerState, Reserved
+from comity.core.privacy.plan import largest_that_fits
 from comity.errors import BudgetExhausted, PolicyRefused
-from comity.ids import DatasetName
-from comity.ports import Accountant
+from comity.ids import DatasetName, ReservationId
+from comity.ports import Accountant, Rng
 
 PLAN_BASIS: Final = "plan"
 FILTER_BASIS: Final = "filter"
@@ -38,6 +39,14 @@ FILTER_BASIS: Final = "filter"
 _GAUSSIANS: Final = frozenset({Mechanism.GAUSSIAN, Mechanism.DISCRETE_GAUSSIAN})
 _NOISE_STEPS: Final = 8
 _MAX_NOISE_FACTOR: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The ports that admission needs."""
+
+    accountant: Accountant
+    rng: Rng
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,29 @@ def budget_state(
         epsilon_remaining=max(0.0, budget.epsilon - plan),
         opened=account.opening is not None,
         closed=closed,
+    )
+
+
+def reserved(
+    policy: SitePolicy, state: LedgerState, dataset: DatasetName, plan: Plan, ports: Admission
+) -> Reserved:
+    """The event that reserves `plan`, after checking that it fits.
+
+    Raises:
+        PolicyRefused: The data set has no budget, or one that counts otherwise.
+        BudgetExhausted: The plan does not fit, or records of this journal were lost.
+    """
+    budget = budget_of(policy, dataset)
+    check_not_closed(state, dataset)
+    return Reserved(
+        reservation=ReservationId(ports.rng.token(16).hex()),
+        dataset=dataset,
+        plan=plan,
+        epsilon=repr(budget.epsilon),
+        delta=repr(budget.delta),
+        filter_order=repr(budget.filter_order),
+        basis=admit(state.account(dataset), budget, plan, ports.accountant),
+        accountant=ports.accountant.version(),
     )
 
 
@@ -192,21 +224,13 @@ def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float
 def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:
     rounds = math.gcd(*(spend.count for spend in plan.spends))
     ways = []
-    largest = _largest(rounds, lambda count: fits(_scaled(plan, count, rounds)))
+    largest = largest_that_fits(rounds - 1, lambda count: fits(_scaled(plan, count, rounds)))
     if largest:
         ways.append(f"plan {largest} of these {rounds} equal rounds")
     noise = _least_noise(plan, fits)
     if noise:
         ways.append(f"raise noise_multiplier to {noise}")
     return ", or ".join(ways) or "no part of this plan fits; ask the owner of the data set"
-
-
-def _largest(limit: int, fits: Callable[[int], bool]) -> int:
-    low, high = 0, limit
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _scaled(plan: Plan, count: int, rounds: int) -> Plan:

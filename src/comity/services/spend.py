@@ -19,8 +19,8 @@ from comity.core.privacy.ledger import (
 )
 from comity.errors import PolicyRefused, WrongStage
 from comity.ids import DatasetName, ExchangeId, ReservationId
-from comity.ports import Accountant, Arrays, Exchange, Rng
-from comity.services.ledger import admit, budget_of, check_not_closed
+from comity.ports import Arrays, Exchange
+from comity.services.ledger import Admission, budget_of, check_not_closed, reserved
 from comity.services.parts import NO_CLAIM, Weighed
 from comity.services.protect import with_site_noise
 
@@ -67,8 +67,7 @@ class Spender:
     """Spends and protects for one site, under its owner's policy."""
 
     policy: SitePolicy
-    accountant: Accountant
-    rng: Rng
+    ports: Admission
 
     def spend(self, exchange: Exchange, weighed: Sequence[Weighed], state: LedgerState) -> Spending:
         """Protects what leaves and returns the ledger events that must be committed before.
@@ -108,7 +107,7 @@ class Spender:
             plan = Plan((Spend(site_event(noise)),))
             held = next((item for item in arrays if item.part.reservation), None)
             if held is None:
-                tally.reserved = self._reserved(dataset, plan, tally.state)
+                tally.reserved = reserved(self.policy, tally.state, dataset, plan, self.ports)
                 tally.add(tally.reserved.reservation, plan)
             else:
                 tally.add(_reservation_of(dataset, held, tally.state), plan)
@@ -121,25 +120,14 @@ class Spender:
             )
         return False
 
-    def _reserved(self, dataset: DatasetName, plan: Plan, state: LedgerState) -> Reserved:
-        budget = budget_of(self.policy, dataset)
-        check_not_closed(state, dataset)
-        return Reserved(
-            reservation=ReservationId(self.rng.token(16).hex()),
-            dataset=dataset,
-            plan=plan,
-            delta=repr(budget.delta),
-            filter_order=repr(budget.filter_order),
-            basis=admit(state.account(dataset), budget, plan, self.accountant),
-            accountant=self.accountant.version(),
-        )
-
     def _noised(
         self, weighed: Sequence[Weighed], noise: SiteNoise, *, claims: bool
     ) -> list[Weighed]:
         arrays = [item for item in weighed if _is_array(item)]
         noised = iter(
-            with_site_noise([(item.value, item.part.reference) for item in arrays], noise, self.rng)
+            with_site_noise(
+                [(item.value, item.part.reference) for item in arrays], noise, self.ports.rng
+            )
         )
         return [
             _with_value(item, next(noised), claim=Unit.SITE.value if claims else item.claim)

@@ -49,6 +49,10 @@ class Identity:
         """
         verify_signature(public_key, message, signature)
 
+    def private_bytes(self) -> bytes:
+        """The private key, 32 bytes: for `write_identity` alone."""
+        return self._private.private_bytes_raw()
+
     def __repr__(self) -> str:
         return f"Identity({self.public_key().hex()})"
 
@@ -65,22 +69,17 @@ def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> Non
         raise Verification("a signature does not hold") from error
 
 
-def create_identity(path: Path, seed: bytes) -> Identity:
-    """Writes a new identity key to `path`, readable by its owner only.
-
-    Args:
-        path: The file; it must not exist.
-        seed: 32 unpredictable bytes.
+def write_identity(path: Path, identity: Identity) -> None:
+    """Writes an identity key to `path`, readable by its owner only; never over another.
 
     Raises:
         ConfigError: There is a key already.
         UnavailableError: The file cannot be written.
     """
-    identity = Identity.from_seed(seed)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
-            file.write(seed.hex().encode() + b"\n")
+            file.write(identity.private_bytes().hex().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
@@ -92,7 +91,6 @@ def create_identity(path: Path, seed: bytes) -> Identity:
         raise UnavailableError(
             f"{path}: {error.strerror}", hint="choose a folder that can be written"
         ) from error
-    return identity
 
 
 def load_identity(path: Path) -> Identity:
