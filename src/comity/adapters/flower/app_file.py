@@ -6,7 +6,7 @@ import ast
 import difflib
 import importlib.metadata
 import importlib.util
-import shlex
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from comity.adapters.flower.app import AppSource, LoadedApp, Scalar, app_digest,
 from comity.errors import ConfigError, Fault
 
 PROJECT_FILE: Final = "pyproject.toml"
+_PAIR: Final = re.compile(r"""\s*(?P<key>[^\s=]+)=(?P<value>'[^']*'|"[^"]*"|\S+)\s*""")
 _PRELOADED: Final = frozenset({"torch"})
 
 
@@ -201,25 +202,24 @@ def _flat(
 def _parse_overrides(overrides: Sequence[str], known: Mapping[str, Scalar]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in overrides:
-        for piece in _split_pairs(text):
-            key, equals, value = piece.partition("=")
-            if not equals or not key:
-                raise ConfigError(f"--run-config {piece!r} has no value", hint="write key=value")
-            try:
-                parsed = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError as error:
-                if not isinstance(known.get(key.strip()), str):
-                    raise ConfigError(
-                        f"--run-config {key} is {value!r}, which is not a TOML value",
-                        hint='write a number, true, false or "text"',
-                    ) from error
-                parsed = value
-            found[key.strip()] = parsed
+        position = 0
+        while position < len(text):
+            pair = _PAIR.match(text, position)
+            if pair is None:
+                problem = f"--run-config {text[position:].strip()!r} has no value"
+                raise ConfigError(problem, hint="write key=value")
+            found[pair["key"]] = _parse_value(pair["key"], pair["value"], known)
+            position = pair.end()
     return found
 
 
-def _split_pairs(text: str) -> list[str]:
-    lexer = shlex.shlex(text, posix=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    return list(lexer)
+def _parse_value(key: str, text: str, known: Mapping[str, Scalar]) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if isinstance(known.get(key), str):
+            return text
+        raise ConfigError(
+            f"--run-config {key} is {text!r}, which is not a TOML value",
+            hint='write a number, true, false or "text"',
+        ) from error

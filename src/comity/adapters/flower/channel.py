@@ -57,9 +57,17 @@ def receive_frame(sock: socket.socket, *, max_bytes: int) -> tuple[bytes, list[i
     if packet[:1] == _INLINE:
         return packet[1:], fds
     if packet != _IN_FILE or not fds:
+        close_all(fds)
         raise Malformed("a packet has no known form")
     with os.fdopen(fds[0], "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
+            close_all(fds[1:])
             raise Malformed(f"a frame of {size} bytes is larger than {max_bytes}")
         return os.pread(file.fileno(), size, 0), fds[1:]
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Closes descriptors that came with a frame which is not used."""
+    for fd in fds:
+        os.close(fd)

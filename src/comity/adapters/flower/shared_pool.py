@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from comity.adapters.flower.channel import close_all
 from comity.adapters.flower.segments import Arena, Lease, Segment, open_segment
 from comity.adapters.flower.wire import Outbox
-from comity.adapters.flower.worker_process import WorkerProcess
+from comity.adapters.flower.worker_process import WORKER_NUMBERS, WorkerProcess
 from comity.errors import Malformed
 
 
@@ -40,11 +41,15 @@ class SharedPool:
         Raises:
             Malformed: Their numbers are not new, or they are not safe to map.
         """
-        if len(numbers) != len(fds):
-            raise Malformed("descriptors and segments do not match")
-        for number, fd in zip(numbers, fds, strict=True):
-            if not isinstance(number, int) or number in self._segments:
-                raise Malformed("a segment's number is not new")
+        fresh = [
+            number
+            for number in numbers
+            if isinstance(number, int) and number in worker.numbers and number not in self._segments
+        ]
+        if not len(set(fresh)) == len(numbers) == len(fds):
+            close_all(fds)
+            raise Malformed("the segments of a reply are not new, or not its worker's")
+        for number, fd in zip(fresh, fds, strict=True):
             self._segments[number] = open_segment(number, fd, max_bytes=self.max_bytes)
             self._owners[number] = worker
             worker.own.add(number)
@@ -86,7 +91,7 @@ class SharedPool:
     def close(self) -> None:
         """Gives all memory back; bytes that are still read stay until their reader is gone."""
         for number, segment in self._segments.items():
-            if number >= 1 << 32:
+            if number >= WORKER_NUMBERS:
                 segment.close()
         self._segments.clear()
         self._owners.clear()
@@ -97,7 +102,7 @@ class SharedPool:
         if worker is not None:
             worker.free.append(number)
         elif number in self._segments:
-            if number < 1 << 32 and self._arena.free(number) is None:
+            if number < WORKER_NUMBERS and self._arena.free(number) is None:
                 return
             self._forget(number)
 
@@ -105,7 +110,7 @@ class SharedPool:
         segment = self._segments.pop(number, None)
         if segment is None:
             return
-        if number >= 1 << 32:
+        if number >= WORKER_NUMBERS:
             segment.close()
         for worker in self.workers:
             if number in worker.known:

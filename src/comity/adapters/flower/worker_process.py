@@ -14,7 +14,8 @@ from typing import Final
 from comity.adapters.flower.channel import socket_pair
 
 _STOP_TIMEOUT_S: Final = 5.0
-_NUMBERS_PER_WRITER: Final = 1 << 32
+WORKER_NUMBERS: Final = 1 << 32
+"""Each worker numbers its segments in a range of this size; the parent has the first."""
 _THREAD_VARIABLES: Final = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR", "BLIS")
 
 
@@ -25,6 +26,7 @@ class WorkerProcess:
     Attributes:
         process: The operating system's process, leader of its own group.
         sock: This side of its socket.
+        numbers: The segment numbers that it may use.
         ready: Whether it has loaded the app.
         in_hand: Numbers of the calls that it was given, the one that it is in first.
         known: Segments that it has mapped.
@@ -35,6 +37,7 @@ class WorkerProcess:
 
     process: subprocess.Popen[bytes]
     sock: socket.socket
+    numbers: range
     ready: bool = False
     in_hand: deque[int] = field(default_factory=deque)
     known: set[int] = field(default_factory=set)
@@ -52,7 +55,8 @@ class WorkerProcess:
             max_bytes: Bound on one frame and one segment.
         """
         here, there = socket_pair()
-        numbers = (there.fileno(), os.getpid(), writer * _NUMBERS_PER_WRITER, max_bytes)
+        own = range(writer * WORKER_NUMBERS, (writer + 1) * WORKER_NUMBERS)
+        numbers = (there.fileno(), os.getpid(), own.start, max_bytes)
         with there:
             process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                 [sys.executable, "-m", "comity.adapters.flower.worker", *map(str, numbers)],
@@ -61,7 +65,7 @@ class WorkerProcess:
                 env=fixed_environment(threads_per_call),
                 process_group=0,  # so that all it starts can be stopped, and Ctrl-C stays ours
             )
-        return cls(process, here)
+        return cls(process, here, own)
 
     def kill(self) -> None:
         """Kills the process and all others of its group, waits for it, closes the socket."""
