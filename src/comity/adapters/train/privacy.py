@@ -1,0 +1,48 @@
+"""How a trainer spends: the settings of record-level DP-SGD (Abadi et al. 2016), as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comity.core.privacy.noise import noisy_sum
+from comity.core.privacy.plan import training_event
+from comity.core.privacy.sampling import poisson_batch
+from comity.errors import ConfigError
+from comity.ports import Rng
+
+
+@dataclass(frozen=True, slots=True)
+class DpSgd:
+    """Clipping, sampling and noise of each step; figures that are accounted for are text.
+
+    Attributes:
+        clip_norm: Bound on one record's gradient.
+        noise_multiplier: Noise's standard deviation over `clip_norm`, a decimal string.
+        sampling_rate: Probability that a record is in a step's batch, a decimal string.
+        expected_records: A public estimate of the site's records: steps divide by
+            ``sampling_rate * expected_records``, never by the batch that came.
+    """
+
+    clip_norm: float
+    noise_multiplier: str
+    sampling_rate: str
+    expected_records: int
+
+    def __post_init__(self) -> None:
+        training_event(self.sampling_rate, self.noise_multiplier)
+        if self.expected_records < 1:
+            raise ConfigError(
+                f"expected_records is {self.expected_records}", hint="estimate at least 1 record"
+            )
+
+    def batch(self, records: int, rng: Rng) -> NDArray[np.int64]:
+        """The records of one step."""
+        return poisson_batch(records, self.sampling_rate, rng.token)
+
+    def mean_gradient(self, rows: NDArray[np.float64], rng: Rng) -> NDArray[np.float64]:
+        """The noisy sum of per-record gradients (n, d) over the expected batch; (d,)."""
+        total = noisy_sum(rows, self.clip_norm, float(self.noise_multiplier), rng.token)
+        return total / (float(self.sampling_rate) * self.expected_records)
