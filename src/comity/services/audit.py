@@ -1,0 +1,122 @@
+"""The audit chain for people: what left a site, to whom and for what, as plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from comity.core.chain.record import Record
+from comity.core.privacy.ledger import Bound, Committed, Freed, Opened, Reserved
+from comity.services.books import EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
+
+_UNITS: Final = ("bytes", "kB", "MB", "GB")
+_STEP: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record, told: its position, its kind, when, and a sentence about it."""
+
+    sequence: int
+    kind: str
+    at: str
+    sentence: str
+
+
+def describe(record: Record, site: str) -> Line:
+    """Tells one record in a sentence; it holds ids and figures, never content.
+
+    Raises:
+        Verification: The record does not parse.
+        VersionMismatch: A newer release wrote it.
+    """
+    body: Mapping[str, Any] = record_body(record)
+    at = _when(body["at_ms"])
+    return Line(record.sequence, record.kind, at, f"On {at} {site} {_told(record.kind, body)}")
+
+
+def _told(kind: str, body: Mapping[str, Any]) -> str:
+    match kind:
+        case _ if kind == EXCHANGE:
+            return _exchange(body)
+        case _ if kind == POLICY:
+            off = ", ".join(body["protections_off"])
+            return f"took up policy {body['digest'][:12]}, " + (
+                f"with protections off: {off}." if off else "with every protection on."
+            )
+        case _ if kind == RESTORED:
+            return _restored(body)
+        case _ if kind == LOST:
+            return "lost the record that stood here."
+    return _ledger(kind, body)
+
+
+def _exchange(body: Mapping[str, Any]) -> str:
+    parts: list[dict[str, Any]] = parts_of(body)
+    left = [part for part in parts if part["outcome"] == "released"]
+    stayed = [part for part in parts if part["outcome"] != "released"]
+    gave = ", ".join(
+        f"{part['kind']} {part['name']!r} ({_size(part['size_bytes'])}, {_claim(part['claim'])})"
+        for part in left
+    )
+    kept = ", ".join(f"{part['kind']} {part['name']!r} ({part['policy']})" for part in stayed)
+    sentence = f"gave {body['asker']} {gave or 'nothing'}{_purpose(body)}"
+    return sentence + (f"; withheld {kept}." if kept else ".")
+
+
+def _purpose(body: Mapping[str, Any]) -> str:
+    if body["run"]:
+        return f" for run {body['run']}, round {body['round']} ({body['message_type']})"
+    return f" in a {body['message_type']} exchange"
+
+
+def _restored(body: Mapping[str, Any]) -> str:
+    if body["whole"]:
+        return f"was opened again: a peer's copy shows that nothing was lost ({body['reason']})."
+    lost = body["lost_to"] - body["lost_from"] + 1
+    count = f"{lost} records were" if lost else "an unknown number of records was"
+    return f"was opened again after {count} lost ({body['reason']}); all budgets count as spent."
+
+
+def _ledger(kind: str, body: Mapping[str, Any]) -> str:
+    match kind:
+        case Bound.kind:
+            return f"bound data set {body['dataset']} to source {body['source'][:19]}."
+        case Reserved.kind:
+            return (
+                f"reserved {_plan(body)} on data set {body['dataset']} as {body['reservation']} "
+                f"(by {body['basis']}, {body['accountant']})."
+            )
+        case Committed.kind:
+            return f"spent {_plan(body)} of reservation {body['reservation']}."
+        case Opened.kind:
+            return f"let the first output of data set {body['dataset']} leave."
+        case Freed.kind:
+            return f"gave reservation {body['reservation']} back, unused."
+    return "closed its ledger: every budget counts as spent."
+
+
+def _plan(body: Mapping[str, Any]) -> str:
+    return " and ".join(
+        f"{item['count']} x {item['mechanism'].replace('_', ' ')} {item['parameter']}"
+        + (f" ({item['sampling']} {item['sampling_rate']})" if item["sampling"] != "none" else "")
+        for item in body["plan"]
+    )
+
+
+def _claim(unit: str) -> str:
+    return "no privacy claim" if unit == "none" else f"private by {unit}"
+
+
+def _size(size_bytes: int) -> str:
+    size, unit = float(size_bytes), 0
+    while size >= _STEP and unit < len(_UNITS) - 1:
+        size, unit = size / _STEP, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def _when(at_ms: int) -> str:
+    moment = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    return f"{moment.day} {moment:%B %Y %H:%M} UTC"
