@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comity.errors import ConfigError
 from comity.events import EventSink, ignore
-from comity.ids import SiteName
+from comity.ids import DatasetName, FederationName, SiteName
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
+    from comity.adapters.flower.site_engine import SimulatedSite
 
 # --- comity run -------------------------------------------------------------------------------
 
@@ -35,16 +37,57 @@ def run_flower_app(
         events: Told what happens.
 
     Raises:
-        ConfigError: The app or the overrides are wrong.
+        ConfigError: The app, the overrides or the policy file are wrong.
+        PolicyRefused: The policy lets parts leave only inside a secure sum, and there is none.
     """
-    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr only where it is used
+    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
-    if policy is not None:
-        raise ConfigError("--site-policy cannot be used yet")
+    names = [SiteName(f"site-{number}") for number in range(1, sites + 1)]
     app = read_app(folder, overrides)
-    names = [SiteName(f"site-{index}") for index in range(1, sites + 1)]
-    here = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
-    return run_app(app, here, settings, events)
+    if policy is None:
+        own = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
+        return run_app(app, own, settings, events)
+    with contextlib.ExitStack() as journals:
+        return run_app(app, _guarded_sites(names, policy, journals, events), settings, events)
+
+
+def _guarded_sites(
+    names: Sequence[SiteName], file: Path, journals: contextlib.ExitStack, events: EventSink
+) -> list[SimulatedSite]:
+    """Simulated sites that each follow the policy in `file`, with journals that last one run."""
+    from comity.adapters.accounting.dp_accountant import DpAccountant  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
+    from comity.adapters.pki.keys import Identity  # noqa: PLC0415 - likewise
+    from comity.adapters.store.heads import FileHeadKeeper  # noqa: PLC0415 - likewise
+    from comity.adapters.store.journal import SqliteJournal  # noqa: PLC0415 - likewise
+    from comity.adapters.store.layout import state_layout  # noqa: PLC0415 - likewise
+    from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
+    from comity.config.site import load_site_file  # noqa: PLC0415 - likewise
+    from comity.services.gate import Gate, GateParts, SiteIdentity  # noqa: PLC0415 - likewise
+
+    read = load_site_file(file)
+    policy, rng = read.policy(), SystemRng()
+    named = [(DatasetName(name), section.path) for name, section in read.datasets.items()]
+    dataset, path = named[0] if len(named) == 1 else (DatasetName(""), None)
+    config = {} if path is None else {"data-path": str(path)}
+    state = Path(journals.enter_context(tempfile.TemporaryDirectory(prefix="comity-")))
+    sites = []
+    for name in names:
+        layout = state_layout(state / name, create=True)
+        journal = SqliteJournal(layout.journal)
+        journals.callback(journal.close)
+        parts = GateParts(
+            journal=journal,
+            heads=FileHeadKeeper(layout.head),
+            keys=Identity.from_seed(rng.token(32)),
+            accountant=DpAccountant(),
+            clock=SystemClock(),
+            rng=rng,
+        )
+        identity = SiteIdentity(FederationName("simulation"), name)
+        door = Gate(identity, policy, parts, events)
+        sites.append(SimulatedSite(name, door, policy, dataset, node_config=config))
+    return sites
