@@ -55,16 +55,27 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def load(model: type[ModelT], file: Path, cross_check: CrossCheck) -> ModelT:
     """Reads `file` as `model`, or says everything that is wrong with it.
 
+    Raises:
+        ConfigError: The file cannot be read, or `checked` finds faults.
+    """
+    return checked(model, read_toml(file), file, cross_check)
+
+
+def checked(
+    model: type[ModelT], document: dict[str, Any], file: Path, cross_check: CrossCheck
+) -> ModelT:
+    """A document as `model`, or everything that is wrong with it.
+
     Args:
-        model: What the file holds.
-        file: A TOML file; relative paths in it start from its folder.
+        model: What the document holds.
+        document: What a TOML file parses to.
+        file: Where it stands; relative paths in it start from its folder.
         cross_check: Finds the faults that lie between fields, in the unchecked document, so that
             a fault elsewhere hides none of them.
 
     Raises:
         ConfigError: With one `Fault` for each wrong field, in order of path.
     """
-    document = read_toml(file)
     found: ModelT | None = None
     faults: list[Fault] = []
     try:

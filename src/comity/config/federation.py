@@ -104,7 +104,7 @@ def load_federation_file(file: Path) -> FederationFile:
     Raises:
         ConfigError: With all faults at once, each with file, dotted path, problem and way out.
     """
-    return load(FederationFile, file, _faults_between_fields)
+    return load(FederationFile, file, federation_faults)
 
 
 def _shared_state(sites: list[SiteFile]) -> Iterator[Fault]:
@@ -117,7 +117,8 @@ def _shared_state(sites: list[SiteFile]) -> Iterator[Fault]:
         owners.setdefault(place, site.name)
 
 
-def _faults_between_fields(document: dict[str, Any], file: Path) -> Iterator[Fault]:
+def federation_faults(document: dict[str, Any], file: Path) -> Iterator[Fault]:
+    """Each fault of a federation file that no single field shows: names twice, too few sites."""
     sites = document.get("sites")
     tables = sites if isinstance(sites, list) else []
     first: dict[str, int] = {}
