@@ -281,11 +281,28 @@ class Generator(Protocol):
         """Yields the answer as it is made."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """A document at its source, not read yet.
+
+    Attributes:
+        name: Its name there, unique within the feed; for a file its relative path.
+        read: Gives its content; raises `DataError` where it is not fit to be taken in.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
 class Feed(Protocol):
     """Where documents come from."""
 
-    def documents(self) -> Iterator[tuple[str, str, bytes]]:
-        """Yields (name, media type, content) of each document as it is now."""
+    def items(self) -> Iterator[FeedItem]:
+        """The documents as they are now, in order of name.
+
+        Raises:
+            ConfigError: The source cannot be reached as it is configured.
+        """
 
 
 # --- transport --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import tantivy
 
@@ -70,7 +70,7 @@ class PassageIndex:
         searcher = self._searcher
         hits = searcher.search(query, depth, count=False).hits
         rows = searcher.fast_field_values("row", [address for _, address in hits])
-        return [int(row) for row in rows]
+        return [int(row) for row in rows if row is not None]
 
     def follow(
         self, removed: Iterable[int], added: Iterable[IndexedPassage], generation: int
@@ -113,7 +113,7 @@ class PassageIndex:
     def refresh(self) -> None:
         """Looks at the last commit, also one of another process."""
         self._index.reload()
-        self._searcher: Any = self._index.searcher()
+        self._searcher = self._index.searcher()
         self._generation = self._read_generation()
 
     def _open(self) -> None:
@@ -132,11 +132,11 @@ class PassageIndex:
         hits = self._searcher.search(self._term("document", _GENERATION, "basic"), 1).hits
         return int(self._searcher.doc(hits[0][1])[_GENERATION][0]) if hits else 0
 
-    def _term(self, field: str, value: str, option: str) -> Any:
+    def _term(self, field: str, value: str, option: str) -> tantivy.Query:
         return tantivy.Query.term_query(self._schema, field, value, option)
 
 
-def _schema() -> Any:
+def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     # Terms come analysed, joined by spaces: sites and gateway must count exactly the same ones.
     builder.add_text_field("terms", tokenizer_name="whitespace", index_option="freq")

@@ -7,25 +7,23 @@ index then follows, and after a crash in between it follows at the next opening.
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from comity.adapters.store.passage_index import IndexedPassage, PassageIndex
 from comity.adapters.store.passage_schema import count, meta, migrate, set_meta
-from comity.core.retrieval.bm25 import coverage, score
+from comity.core.retrieval.bm25 import Bm25
 from comity.core.retrieval.statistics import TermStatistics
 from comity.core.retrieval.text import terms as terms_of
 from comity.errors import UnavailableError
 from comity.ids import CollectionName, DocumentId, PassageId
 from comity.ports import Document, Hit, Passage
-
-_VARIABLES: Final = 500
-"""Bound variables in one statement, well below SQLite's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class TantivyPassageStore:
         every = {name for (name,) in self._rows("SELECT name FROM collections", [])}
         inside = None if every <= collections else sorted(collections)
         rows = self._index.candidates(question, inside, max(limit, self._settings.depth))
-        under = statistics or self.statistics(question, collections)
+        ranking = Bm25(question, statistics or self.statistics(question, collections))
         hits = []
         # Whether a passage may be seen is read from the truth, not from the index.
         for name, collection, length, held in self._analysed(rows, collections):
@@ -121,8 +119,8 @@ class TantivyPassageStore:
                 Hit(
                     passage=PassageId(name),
                     collection=CollectionName(collection),
-                    score=score(question, counts, length, under),
-                    coverage=coverage(question, counts, under),
+                    score=ranking.score(counts, length),
+                    coverage=ranking.coverage(counts),
                 )
             )
         hits.sort(key=lambda hit: (-hit.score, hit.passage))
@@ -132,33 +130,30 @@ class TantivyPassageStore:
         self, terms: Sequence[str], collections: frozenset[CollectionName]
     ) -> TermStatistics:
         """The statistics of `collections` for `terms`; exact, also after removals."""
-        inside, wanted = sorted(collections), list(dict.fromkeys(terms))
+        inside, wanted = _json(sorted(collections)), list(dict.fromkeys(terms))
         passages, length = self._rows(
             "SELECT coalesce(sum(passages), 0), coalesce(sum(length), 0) FROM collections "
-            f"WHERE name IN ({_marks(inside)})",
-            inside,
+            "WHERE name IN (SELECT value FROM json_each(?))",
+            [inside],
         )[0]
-        frequencies = dict.fromkeys(wanted, 0)
-        for part in _portions(wanted):
-            frequencies |= self._rows(
-                "SELECT term, sum(passages) FROM term_counts WHERE "
-                f"collection IN ({_marks(inside)}) AND term IN ({_marks(part)}) GROUP BY term",
-                [*inside, *part],
-            )
-        return TermStatistics(passages, length, frequencies)
+        found = self._rows(
+            "SELECT term, sum(passages) FROM term_counts WHERE "
+            "collection IN (SELECT value FROM json_each(?)) AND "
+            "term IN (SELECT value FROM json_each(?)) GROUP BY term",
+            [inside, _json(wanted)],
+        )
+        return TermStatistics(passages, length, {**dict.fromkeys(wanted, 0), **dict(found)})
 
     def fetch(self, passages: Iterable[PassageId]) -> Sequence[Passage]:
         """The passages that still exist, in the order asked."""
         wanted = list(passages)
-        found: dict[str, Passage] = {}
-        for part in _portions(wanted):
-            rows = self._rows(
-                "SELECT p.name, d.name, d.collection, p.title, p.start, p.end, p.text "
-                "FROM passages p JOIN documents d ON d.id = p.document "
-                f"WHERE p.name IN ({_marks(part)})",
-                part,
-            )
-            found |= {row[0]: Passage(*row) for row in rows}
+        rows = self._rows(
+            "SELECT p.name, d.name, d.collection, p.title, p.start, p.end, p.text "
+            "FROM passages p JOIN documents d ON d.id = p.document "
+            "WHERE p.name IN (SELECT value FROM json_each(?))",
+            [_json(wanted)],
+        )
+        found = {row[0]: Passage(*row) for row in rows}
         return [found[name] for name in wanted if name in found]
 
     def close(self) -> None:
@@ -225,17 +220,13 @@ class TantivyPassageStore:
     def _analysed(
         self, rows: Sequence[int], collections: frozenset[CollectionName]
     ) -> Iterator[tuple[str, str, int, str]]:
-        for part in _portions(rows):
-            # The filter stands here: in SQL it lures the planner into scanning the collections.
-            yield from (
-                row
-                for row in self._rows(
-                    "SELECT p.name, d.collection, p.length, p.terms FROM passages p "
-                    f"JOIN documents d ON d.id = p.document WHERE p.id IN ({_marks(part)})",
-                    part,
-                )
-                if row[1] in collections
-            )
+        found = self._rows(
+            "SELECT p.name, d.collection, p.length, p.terms FROM passages p "
+            "JOIN documents d ON d.id = p.document WHERE p.id IN (SELECT value FROM json_each(?))",
+            [_json(rows)],
+        )
+        # The filter stands here: in SQL it lures the planner into scanning the collections.
+        return (row for row in found if row[1] in collections)
 
     def _rows(self, statement: str, values: Sequence[object]) -> list[Any]:
         with self._lock, self._unavailable():
@@ -264,9 +255,5 @@ class TantivyPassageStore:
             ) from error
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _portions(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[at : at + _VARIABLES] for at in range(0, len(values), _VARIABLES))
+def _json(values: Sequence[object]) -> str:
+    return json.dumps(values)

@@ -21,39 +21,41 @@ def idf(term: str, statistics: TermStatistics) -> float:
     return math.log1p((statistics.passages - holding + 0.5) / (holding + 0.5))
 
 
-def score(
-    question: Iterable[str],
-    counts: Mapping[str, int],
-    length: int,
-    statistics: TermStatistics,
-) -> float:
-    """The BM25 score of one passage.
+class Bm25:
+    """Scores passages for one question under one corpus' statistics.
 
     Args:
-        question: Distinct terms of the question.
-        counts: How often the passage holds each of them; absent means 0.
-        length: The passage's length in terms.
-        statistics: Of the corpus that it is ranked in.
+        question: Terms of the question; repetitions count once.
+        statistics: Of the corpus that passages are ranked in.
     """
-    mean = statistics.mean_length or 1.0
-    norm = K1 * (1 - B + B * length / mean)
-    total = 0.0
-    for term in sorted(question):  # one order of summation, so that sites and gateway agree
-        count = counts.get(term, 0)
-        if count:
-            total += idf(term, statistics) * count * (K1 + 1) / (count + norm)
-    return total
 
+    def __init__(self, question: Iterable[str], statistics: TermStatistics) -> None:
+        # Sorted, so that every site and the gateway add in one order and agree to the last bit.
+        self._weights = {term: idf(term, statistics) for term in sorted(set(question))}
+        self._total = sum(self._weights.values())
+        self._mean = statistics.mean_length or 1.0
 
-def coverage(
-    question: Iterable[str], counts: Mapping[str, int], statistics: TermStatistics
-) -> float:
-    """The share of the question's weight that a passage holds, in [0, 1].
+    def score(self, counts: Mapping[str, int], length: int) -> float:
+        """The score of a passage.
 
-    A term weighs its idf, so words that the corpus does not know count most. It is what abstention
-    looks at: a score says which passage is best, coverage says whether it is good.
-    """
-    weights = {term: idf(term, statistics) for term in sorted(question)}
-    total = sum(weights.values())
-    found = sum(weight for term, weight in weights.items() if counts.get(term, 0))
-    return min(1.0, found / total) if total else 0.0
+        Args:
+            counts: How often it holds each term of the question; absent means 0.
+            length: Its length in terms.
+        """
+        norm = K1 * (1 - B + B * length / self._mean)
+        return sum(
+            weight * count * (K1 + 1) / (count + norm)
+            for term, weight in self._weights.items()
+            if (count := counts.get(term, 0))
+        )
+
+    def coverage(self, counts: Mapping[str, int]) -> float:
+        """The share of the question's weight that a passage holds, in [0, 1].
+
+        A term weighs its idf, so words that the corpus does not know count most. It is what
+        abstention looks at: a score says which passage is best, coverage whether it is good.
+        """
+        if not self._total:
+            return 0.0
+        found = sum(weight for term, weight in self._weights.items() if counts.get(term, 0))
+        return min(1.0, found / self._total)

@@ -48,7 +48,7 @@ class Span:
     end: int
 
 
-def chunk(document: str, settings: ChunkSettings = ChunkSettings()) -> list[Span]:  # noqa: B008 - frozen
+def chunk(document: str, settings: ChunkSettings = ChunkSettings()) -> list[Span]:
     """The passages of `document`, in order.
 
     Guarantees: spans do not overlap; together they hold every character that is no white space;

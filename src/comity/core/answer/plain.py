@@ -1,0 +1,23 @@
+"""Passages are untrusted: what is shown of them is text, and only text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+_SPACE: Final = re.compile(r"\s+")
+_HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
+"""Control, format (bidirectional marks, zero widths, tags), private use, surrogate, unassigned."""
+
+
+def plain(text: str) -> str:
+    """`text` on one line, without characters that a reader cannot see.
+
+    Control characters could drive a terminal, bidirectional ones reorder what is read, and
+    zero-width or tag characters carry instructions that nobody sees.
+    """
+    spaced = _SPACE.sub(" ", text)
+    return "".join(
+        char for char in spaced if unicodedata.category(char) not in _HIDDEN_CATEGORIES
+    ).strip()
