@@ -157,7 +157,8 @@ def _report(outcome: RunOutcome) -> dict[str, Any]:
 def _summary(outcome: RunOutcome) -> str:
     dropped = sum(outcome.dropouts.values())
     lost = f", {dropped} without a usable one" if dropped else ""
-    withheld = f", {outcome.withheld} parts withheld" if outcome.withheld else ""
+    count = sum(outcome.withheld.values())
+    withheld = f", {count} parts withheld ({', '.join(outcome.withheld)})" if count else ""
     return (
         f"{outcome.exchanges} exchanges in {outcome.seconds:.2f} s: {outcome.replies} replies"
         f"{lost}{withheld} (seed {outcome.seed})"

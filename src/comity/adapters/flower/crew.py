@@ -22,14 +22,14 @@ class Call:
         node_id: The site's node.
         node_config: What the app sees as ``context.node_config``.
         message: What it is sent; nobody changes it any more.
-        seed: 32 bytes for the global generators, or None.
+        seed: 32 bytes for the global generators.
     """
 
     number: int
     node_id: int
     node_config: NodeConfig
     message: Message
-    seed: bytes | None
+    seed: bytes
 
 
 @dataclass(frozen=True, slots=True)

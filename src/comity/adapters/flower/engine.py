@@ -78,7 +78,7 @@ class RunOutcome:
         exchanges: How many times the ServerApp sent messages.
         replies: Usable replies over all exchanges.
         dropouts: Messages without a usable reply, by error class.
-        withheld: Parts that sites withheld.
+        withheld: Parts that sites withheld, counted by the policy that said so.
         released_bytes: Array bytes that left each site.
         seconds: Wall time of the whole run.
         first_exchange_s: Wall time of the first exchange.
@@ -91,7 +91,7 @@ class RunOutcome:
     exchanges: int
     replies: int
     dropouts: Mapping[str, int]
-    withheld: int
+    withheld: Mapping[str, int]
     released_bytes: Mapping[SiteName, int]
     seconds: float
     first_exchange_s: float
@@ -128,21 +128,24 @@ def run_app(
         raise ConfigError("a run needs sites", hint="give at least one, such as --sites 2")
     if not _RUNNING.acquire(blocking=False):
         raise UnavailableError("another run is under way in this process", hint="wait for it")
-    started = time.monotonic()
+    started, states = time.monotonic(), GeneratorStates.now()
+    number = secrets.randbits(63)
+    identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
     try:
-        with _calm_generators(settings.threads_per_call):
-            number = secrets.randbits(63)
-            identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
-            crew = _crew(app, number, len(sites), settings)
-            try:
-                grid, state = _run_server(app, identity, sites, crew, events)
-            finally:
-                crew.close()
+        crew = _crew(app, number, len(sites), settings)
+        try:
+            server = _ready(app, crew)
+            grid = LocalGrid(empty_run(number), identity, sites, crew, events)
+            with _torch_threads(settings.threads_per_call):
+                state = _run_server(server, app, identity, grid)
+        finally:
+            crew.close()
     finally:
+        states.restore()
         _RUNNING.release()
     seconds = time.monotonic() - started
     events(RunFinished(identity.name, grid.tally.exchanges, seconds))
-    return _outcome(identity, settings.seed, grid.tally, seconds, state)
+    return _outcome(identity, grid.tally, seconds, state)
 
 
 _RUNNING = threading.Lock()
@@ -162,28 +165,26 @@ def _crew(app: LoadedApp, run_id: int, sites: int, settings: EngineSettings) -> 
     limits = CrewSettings(
         workers, settings.threads_per_call, settings.max_reply_bytes, settings.start_timeout_s
     )
-    crew = ProcessCrew(app.client, run_id, app.config, limits)
+    return ProcessCrew(app.client, run_id, app.config, limits)
+
+
+def _ready(app: LoadedApp, crew: Crew) -> ServerApp:
+    """The `ServerApp`, imported while worker processes start; the crew can take calls then."""
+    if not isinstance(crew, ProcessCrew):
+        return load_server(app)
     crew.start()
-    return crew
+    server = load_server(app)
+    crew.wait_ready()
+    return server
 
 
 def _run_server(
-    app: LoadedApp,
-    identity: RunIdentity,
-    sites: Sequence[SimulatedSite],
-    crew: Crew,
-    events: EventSink,
-) -> tuple[LocalGrid, RecordDict]:
-    server = load_server(app)  # while the workers start
-    if isinstance(crew, ProcessCrew):
-        crew.wait_ready()
+    server: ServerApp, app: LoadedApp, identity: RunIdentity, grid: LocalGrid
+) -> RecordDict:
     enter_run(identity.run)
-    grid = LocalGrid(empty_run(identity.run), identity, sites, crew, events)
     context = Context(identity.run, COORDINATOR_NODE, {}, RecordDict(), dict(app.config))
-    seed = identity.seed
-    if seed is not None:
-        secret = simulated_secret(seed, "coordinator")
-        seed_generators(call_seed(secret, seed, "coordinator"))
+    secret = simulated_secret(identity.seed, "coordinator")
+    seed_generators(call_seed(secret, identity.seed, "coordinator"))
     _call_server(server, grid, context)
     if grid.tally.exchanges and not grid.tally.replies:
         seen = ", ".join(f"{name} ({count})" for name, count in grid.tally.dropouts.items())
@@ -191,7 +192,7 @@ def _run_server(
             f"no site ever gave a usable reply: {seen or 'time ran out'}",
             hint="the sites' own output above says why",
         )
-    return grid, context.state
+    return context.state
 
 
 def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
@@ -203,31 +204,31 @@ def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
         print_app_traceback(error)
+        withheld = ", ".join(grid.tally.withheld)
         raise ConfigError(
             f"the ServerApp raised {type(error).__name__}: {error}",
-            hint="its traceback stands above; run the app's own tests",
+            hint=f"sites withheld what it may need: {withheld}"
+            if withheld
+            else "its traceback stands above; run the app's own tests",
         ) from error
 
 
 @contextmanager
-def _calm_generators(threads: int) -> Iterator[None]:
-    """Puts the process's generators and torch's thread count back after a run."""
-    states = GeneratorStates.now()
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Holds an imported torch to so many threads: their number decides bits."""
     torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(threads)
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
-        states.restore()
-        if torch:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)
 
 
-def _outcome(
-    identity: RunIdentity, seed: int, tally: Tally, seconds: float, state: RecordDict
-) -> RunOutcome:
+def _outcome(identity: RunIdentity, tally: Tally, seconds: float, state: RecordDict) -> RunOutcome:
     arrays = {
         name: {key: array.numpy() for key, array in record.items()}
         for name, record in state.items()
@@ -236,7 +237,7 @@ def _outcome(
     metrics = {n: dict(record) for n, record in state.items() if isinstance(record, MetricRecord)}
     return RunOutcome(
         identity.name,
-        seed,
+        identity.seed,
         tally.exchanges,
         tally.replies,
         tally.dropouts,

@@ -47,13 +47,13 @@ class RunIdentity:
     Attributes:
         run: Flower's number of the run.
         name: The same as text, for journals and events.
-        seed: The run's seed; None leaves apps unseeded.
+        seed: The run's seed.
         app: Digest of the app.
     """
 
     run: int
     name: RunId
-    seed: int | None
+    seed: int
     app: AppDigest
 
 
@@ -65,7 +65,7 @@ class Tally:
     replies: int = 0
     dropouts: dict[str, int] = field(default_factory=dict)
     released_bytes: dict[SiteName, int] = field(default_factory=dict)
-    withheld: int = 0
+    withheld: dict[str, int] = field(default_factory=dict)
     first_exchange_s: float = 0.0
 
 
@@ -225,10 +225,8 @@ class LocalGrid(Grid):
         self._by_id[message.metadata.message_id] = number
         return call
 
-    def _seed(self, site: SimulatedSite, number: int) -> bytes | None:
+    def _seed(self, site: SimulatedSite, number: int) -> bytes:
         seed = self._identity.seed
-        if seed is None:
-            return None
         return call_seed(site.secret or simulated_secret(seed, site.name), seed, site.name, number)
 
     def _gather(
@@ -266,7 +264,8 @@ class LocalGrid(Grid):
 
     def _count(self, sent: _Sent, out: Outgoing) -> None:
         tally, name = self.tally, sent.site.name
-        tally.withheld += len(out.withheld)
+        for refusal in out.withheld:
+            tally.withheld[refusal.policy] = tally.withheld.get(refusal.policy, 0) + 1
         tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
@@ -278,12 +277,13 @@ class LocalGrid(Grid):
     def _check_refusals(self) -> None:
         if not self._refused:
             return
-        policy, sites = next(iter(sorted(self._refused.items())))
+        policy, sites = min(self._refused.items())
+        kind, _, part = policy.partition(" ")[0].rpartition(".")
         raise PolicyRefused(
             f"{policy} at {', '.join(sorted(sites))}: this may leave only inside a secure sum, "
             "and this run has none",
-            hint=f'a site\'s owner may write "plain" for {policy.split(" ")[0]}, '
-            "with clip and noise",
+            hint=f'a site\'s owner may write [train.rules.{kind}] {part} = "plain", with clip '
+            "and noise",
         )
 
     def _finish(self, kind: str, asked: int, found: Sequence[Message], started_s: float) -> None:

@@ -199,7 +199,7 @@ class ProcessCrew:
             "call": number,
             "node_config": dict(call.node_config),
             "metadata": {name: getattr(metadata, name) for name in _METADATA},
-            "seed": call.seed.hex() if call.seed else "",
+            "seed": call.seed.hex(),
             "content_segment": content.segment,
             "state_segment": state.segment,
             "segments": [segment.number for segment in fresh],

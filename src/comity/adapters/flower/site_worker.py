@@ -78,8 +78,7 @@ class SiteWorker:
         state = self._records(request["state"], request["state_segment"], lent)
         node_id, config = message.metadata.dst_node_id, request["node_config"]
         context = Context(self._run_id, node_id, config, state, dict(self._run_config))
-        seed = request["seed"]
-        outcome = call_app(app, message, context, bytes.fromhex(seed) if seed else None)
+        outcome = call_app(app, message, context, bytes.fromhex(request["seed"]))
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         reply, fresh = self._reply(request["call"], outcome, context.state)
