@@ -33,27 +33,38 @@ def command() -> None:
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.option("--data", is_flag=True, help="Also read the tables: are they fit to train on?")
 @json_option
-def check(files: tuple[Path, ...], *, as_json: bool) -> None:
+def check(files: tuple[Path, ...], *, data: bool, as_json: bool) -> None:
     """Print everything that is wrong with the files, or a short OK.
 
-    A federation file is checked together with the site files that it names.
+    A federation file is checked together with the site files that it names. With --data every
+    table that has a schema is read: no record, no NaN, a missing column or label, another order of
+    features at another site.
 
     \b
     Example:
       comity config check federation.toml site-a/site.toml
+      comity config check federation.toml --data
     """  # noqa: D301 - click reads \b as "keep these lines"
     checked: list[tuple[Path, str]] = []
+    sites: list[SiteFile] = []
     faults: dict[Fault, None] = {}
     for file in files:
         try:
-            checked.append((file, _summary(_load(file))))
+            found = _load(file)
+            checked.append((file, _summary(found)))
+            sites += found.load_site_files() if isinstance(found, FederationFile) else [found]
         except ConfigError as error:
             own = (Fault("file", error.message, error.hint),)
             faults.update(dict.fromkeys(error.faults or own))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise ConfigError(f"{count} found", faults=faults)
+    if data:
+        from comity.cli.tables import check_tables  # noqa: PLC0415 - NumPy only with --data
+
+        check_tables({site.name: site for site in sites}.values())
     if as_json:
         print_json({"ok": True, "files": [{"file": file, "is": what} for file, what in checked]})
         return

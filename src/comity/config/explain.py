@@ -96,11 +96,15 @@ def explain_site(site: SiteFile) -> Iterator[Statement]:
     for name, collection in site.collections.items():
         yield from _collection(name, collection)
     given = _written(site.limits)
+    limits = {
+        "max_document_bytes": "A document of more than {} bytes is refused.",
+        "max_documents": "A collection of more than {} documents is refused.",
+        "max_line_bytes": "A file with a line of more than {} bytes is refused.",
+        "max_table_rows": "A table of more than {} records is refused.",
+    }
     for field, value in site.limits:
-        key = field.replace("_", "-")
-        what = key.removeprefix("max-").removesuffix("-bytes")
-        text = f"A {what} of more than {value} bytes is refused."
-        yield Statement(f"limits.{key}", text, written=field in given)
+        path = f"limits.{field.replace('_', '-')}"
+        yield Statement(path, limits[field].format(value), written=field in given)
 
 
 def _written(section: BaseModel) -> set[str]:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict
 
-from comity.config.faults import dotted, load
+from comity.config.faults import MAX_SHOWN, dotted, load
 from comity.config.section import FilePath, Name, Section, nested
-from comity.config.site import SiteFile, load_site_file
+from comity.config.site import SiteFile, TableSchema, load_site_file
 from comity.errors import ConfigError, Fault
 
 
@@ -89,11 +89,36 @@ class FederationFile(Section):
                 faults.append(Fault("name", problem, "write one name in both", str(member.file)))
             found.append(site)
         faults += _shared_state(found)
+        faults += self._schema_faults(found)
         if faults:
             raise ConfigError(
                 f"the site files of {self.name} have {len(faults)} fault(s)", faults=faults
             )
         return tuple(found)
+
+    def _schema_faults(self, sites: list[SiteFile]) -> Iterator[Fault]:
+        """One data set name means one schema, whichever site holds it."""
+        files = {member.name: str(member.file) for member in self.sites}
+        first: dict[str, tuple[str, TableSchema]] = {}
+        for site in sites:
+            for name, dataset in site.datasets.items():
+                if dataset.table_schema is None:
+                    continue
+                owner, agreed = first.setdefault(name, (site.name, dataset.table_schema))
+                for key in ("features", "label", "classes"):
+                    ours, theirs = getattr(dataset.table_schema, key), getattr(agreed, key)
+                    if ours != theirs:
+                        yield Fault(
+                            dotted(("datasets", name, "schema", key)),
+                            f"is {_listed(ours)}, and at site {owner} it is {_listed(theirs)}",
+                            "agree on one schema, in one order, for data sets of one name",
+                            files.get(site.name, ""),
+                        )
+
+
+def _listed(value: str | tuple[str, ...]) -> str:
+    text = value if isinstance(value, str) else ", ".join(value) or "empty"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def load_federation_file(file: Path) -> FederationFile:

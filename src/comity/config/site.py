@@ -199,11 +199,14 @@ class SiteLimits(Section):
     max_document_bytes: int = Field(
         default=32 * 2**20, ge=1, le=2**40, description="The most bytes of one document."
     )
-    max_line_bytes: int = Field(
-        default=2**20, ge=64, le=2**30, description="The most bytes of one line of a table."
+    max_documents: int = Field(
+        default=10**6, ge=1, le=10**9, description="The most documents of one collection."
     )
-    max_table_bytes: int = Field(
-        default=4 * 2**30, ge=1, le=2**50, description="The most bytes of one table."
+    max_line_bytes: int = Field(
+        default=2**20, ge=64, le=2**30, description="The most bytes of one line of a file."
+    )
+    max_table_rows: int = Field(
+        default=10**7, ge=1, le=10**12, description="The most records of one table."
     )
 
 

@@ -140,12 +140,28 @@ def check_same_schema(tables: Mapping[SiteName, Table]) -> None:
                 f"{len(first.feature_names)}",
                 hint="agree on one list of features, in one order",
             )
-        for code, name in enumerate(first.label_names):
-            if not np.any(table.labels == code):
-                raise DataError(
-                    f"site {site} has no record with label {name!r}",
-                    hint="leave the site out of this run, or agree on the labels it has",
-                )
+        _check_same_labels(site, table, first_site, first)
+
+
+def _check_same_labels(site: SiteName, table: Table, first_site: SiteName, first: Table) -> None:
+    for name in (*first.label_names, *table.label_names):
+        if name not in table.label_names or not np.any(
+            table.labels == table.label_names.index(name)
+        ):
+            raise DataError(
+                f"site {site} has no record with label {name!r}",
+                hint="leave the site out of this run, or agree on the labels it has",
+            )
+        if name not in first.label_names:
+            raise DataError(
+                f"site {site} has label {name!r}, which site {first_site} does not have",
+                hint="agree on one list of labels, in one order",
+            )
+    if table.label_names != first.label_names:
+        raise DataError(
+            f"site {site} lists its labels in another order than site {first_site}",
+            hint="agree on one list of labels, in one order",
+        )
 
 
 @dataclass(frozen=True, slots=True)
