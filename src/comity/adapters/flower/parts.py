@@ -30,7 +30,12 @@ MakeTrainer = Callable[[Context], Trainer]
 LoadData = Callable[[Context], Table]
 
 
-def client_app(make_trainer: MakeTrainer, load_data: LoadData, rng: Rng) -> ClientApp:
+def client_app(
+    make_trainer: MakeTrainer,
+    load_data: LoadData,
+    rng: Rng,
+    load_held_back: LoadData | None = None,
+) -> ClientApp:
     """A `ClientApp` that trains and evaluates with a `Trainer`.
 
     Guarantees: where the trainer states privacy events, its train metrics stay at the site and
@@ -40,6 +45,7 @@ def client_app(make_trainer: MakeTrainer, load_data: LoadData, rng: Rng) -> Clie
         make_trainer: The trainer for one call; settings come from ``context.run_config``.
         load_data: The site's records; where they lie comes from ``context.node_config``.
         rng: What the trainer draws noise and batches from.
+        load_held_back: The records that a model is scored on; those of `load_data` when None.
     """
     app = ClientApp()
 
@@ -51,7 +57,7 @@ def client_app(make_trainer: MakeTrainer, load_data: LoadData, rng: Rng) -> Clie
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        data = load_data(context)
+        data = (load_held_back or load_data)(context)
         metrics = make_trainer(context).evaluate(_arrays_of(message), data)
         record = _metric_record(metrics, float(len(data.labels)))
         return Message(RecordDict({METRICS: record}), reply_to=message)

@@ -97,6 +97,14 @@ class DecodedArrays(Mapping[str, NDArray[Any]]):
         return len(self.record)
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a reply says it cost, and the app that says so."""
+
+    spends: tuple[Spend, ...]
+    app: AppDigest
+
+
 class MetricLists(dict[str, Any]):
     """The list-valued entries of a `MetricRecord`, ruled as configuration."""
 
@@ -150,7 +158,8 @@ def _send_records(
             raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
         trusted = app in site.policy.train.trusted_trainers
         spends = read_spends(claimed) if trusted and isinstance(claimed, ConfigRecord) else ()
-        parts = list(_guarded_parts(site, request, content, spends))
+        claim = _Claim(spends, app)
+        parts = list(_guarded_parts(site, request, content, claim))
     results = site.door.release(exchange, parts) if parts else ()
     return _rebuilt(site.policy, exchange, parts, results)
 
@@ -162,7 +171,7 @@ def _open_part(name: str, record: Record) -> Part:
 
 
 def _guarded_parts(
-    site: SimulatedSite, request: Message, content: RecordDict, spends: tuple[Spend, ...]
+    site: SimulatedSite, request: Message, content: RecordDict, claim: _Claim
 ) -> Iterator[Part]:
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
@@ -170,7 +179,9 @@ def _guarded_parts(
             # is what leaves.
             arrays = dict(DecodedArrays(record))
             start = _reference(request, record)
-            yield Part(PartKind.ARRAYS, name, arrays, spends, site.reservation, start)
+            yield Part(
+                PartKind.ARRAYS, name, arrays, claim.spends, site.reservation, start, claim.app
+            )
             continue
         lists = {key: value for key, value in record.items() if isinstance(value, list)}
         scalars = {key: value for key, value in record.items() if key not in lists}

@@ -1,0 +1,1 @@
+"""Diagnosis of breast tumours: a Flower app made from a Comity trainer."""
