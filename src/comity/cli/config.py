@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,18 +49,16 @@ def check(files: tuple[Path, ...], *, data: bool, as_json: bool) -> None:
     """  # noqa: D301 - click reads \b as "keep these lines"
     checked: list[tuple[Path, str]] = []
     sites: list[SiteFile] = []
-    faults: dict[Fault, None] = {}
+    errors: list[ConfigError] = []
     for file in files:
         try:
             found = _load(file)
             checked.append((file, _summary(found)))
             sites += found.load_site_files() if isinstance(found, FederationFile) else [found]
         except ConfigError as error:
-            own = (Fault("file", error.message, error.hint),)
-            faults.update(dict.fromkeys(error.faults or own))
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ConfigError(f"{count} found", faults=faults)
+            errors.append(error)
+    if errors:
+        raise _together(errors)
     if data:
         from comity.cli.tables import check_tables  # noqa: PLC0415 - NumPy only with --data
 
@@ -135,6 +133,16 @@ def _load(file: Path) -> FederationFile | SiteFile:
         found.load_site_files()
         return found
     return load_site_file(file)
+
+
+def _together(errors: Sequence[ConfigError]) -> ConfigError:
+    """One error with the faults of all, each once."""
+    if len(errors) == 1:
+        return errors[0]
+    faults: dict[Fault, None] = {}
+    for error in errors:
+        faults.update(dict.fromkeys(error.faults or (Fault("file", error.message, error.hint),)))
+    return ConfigError(f"{len(faults)} faults found", faults=faults)
 
 
 def _summary(found: FederationFile | SiteFile) -> str:
