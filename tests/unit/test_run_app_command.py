@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from comity.cli.run import command
+from comity.errors import ConfigError, PolicyRefused
+
+SERVER = """
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+app = ServerApp()
+@app.main()
+def main(grid, context):
+    start = ArrayRecord([np.zeros(context.run_config["size"])])
+    result = FedAvg(fraction_evaluate=0.0).start(grid, start, num_rounds=2)
+    context.state["arrays"] = result.arrays
+"""
+CLIENT = """
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.train()
+def train(message, context):
+    if context.run_config["fail"] and context.node_config["partition-id"] == 0:
+        raise ValueError
+    arrays = ArrayRecord([a + 1 for a in message.content["arrays"].to_numpy_ndarrays()])
+    metrics = MetricRecord({"num-examples": 1})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+"""
+PROJECT = """
+[project]
+name = "small"
+[tool.flwr.app.components]
+serverapp = "small_run_app.server:app"
+clientapp = "small_run_app.client:app"
+[tool.flwr.app.config]
+size = 4
+fail = false
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    package = tmp_path / "small_run_app"
+    package.mkdir()
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (package / "__init__.py").write_text("")
+    (package / "client.py").write_text(CLIENT)
+    (package / "server.py").write_text(SERVER)
+    return tmp_path
+
+
+def run(*arguments: Any) -> Any:
+    runner = CliRunner()
+    return runner.invoke(command, [str(a) for a in arguments], catch_exceptions=True)
+
+
+def test_help_shows_an_example() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "comity run ./quickstart-numpy" in result.output
+
+
+def test_a_run_says_that_everything_passes_and_what_happened(folder: Path) -> None:
+    result = run(folder, "--threads", "--sites", 2)
+    assert result.exit_code == 0, result.output
+    assert "No site policy" in result.stderr
+    assert "exchange 1: train, 2 sites, " in result.stderr
+    assert "2 exchanges" in result.stderr
+    assert "4 replies (seed 0)" in result.stderr
+
+
+def test_dropouts_are_told(folder: Path) -> None:
+    result = run(folder, "--threads", "--sites", 3, "--run-config", "fail=true")
+    assert "site-1 dropped out: ValueError" in result.stderr
+    assert "3 sites, 1 dropped out" in result.stderr
+    assert "2 without a usable one" in result.stderr
+
+
+def test_json_is_one_object(folder: Path) -> None:
+    result = run(folder, "--parallel-threads", "--workers", 2, "--sites", 2, "--json")
+    document = json.loads(result.stdout)
+    assert document["arrays"] == {"arrays": {"0": [4]}}
+    assert (document["replies"], document["dropouts"]) == (4, {})
+
+
+def test_a_policy_that_demands_a_sum_refuses_the_run(folder: Path) -> None:
+    policy = folder / "site.toml"
+    policy.write_text('name = "north"\n')
+    result = run(folder, "--threads", "--site-policy", policy)
+    assert isinstance(result.exception, PolicyRefused)
+    assert "[train.rules.train] arrays" in result.exception.hint
+    assert "No site policy" not in result.stderr
+
+
+def test_a_policy_that_lets_arrays_out_goes_through_each_sites_gate(folder: Path) -> None:
+    policy = folder / "site.toml"
+    policy.write_text('name = "north"\n[train.rules.train]\narrays = "plain"\nmetrics = "plain"\n')
+    result = run(folder, "--threads", "--site-policy", policy, "--sites", 2, "--json")
+    assert json.loads(result.stdout)["replies"] == 4
+
+
+def test_an_unknown_key_is_an_error_before_anything_runs(folder: Path) -> None:
+    result = run(folder, "--run-config", "sizes=3")
+    assert isinstance(result.exception, ConfigError)
+    assert "did you mean size?" in str(result.exception.faults[0])
