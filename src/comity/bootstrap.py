@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from comity.ids import DatasetName, FederationName, SiteName
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
+    from comity.config.site import SiteFile
+    from comity.core.policy.rule import SitePolicy
+    from comity.ports import Journal
+    from comity.services.gate import Gate
 
 # --- comity run -------------------------------------------------------------------------------
 
@@ -58,36 +63,84 @@ def _guarded_sites(
     names: Sequence[SiteName], file: Path, journals: contextlib.ExitStack, events: EventSink
 ) -> list[SimulatedSite]:
     """Simulated sites that each follow the policy in `file`, with journals that last one run."""
-    from comity.adapters.accounting.dp_accountant import DpAccountant  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
-    from comity.adapters.pki.keys import Identity  # noqa: PLC0415 - likewise
-    from comity.adapters.store.heads import FileHeadKeeper  # noqa: PLC0415 - likewise
-    from comity.adapters.store.journal import SqliteJournal  # noqa: PLC0415 - likewise
-    from comity.adapters.store.layout import state_layout  # noqa: PLC0415 - likewise
-    from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
     from comity.config.site import load_site_file  # noqa: PLC0415 - likewise
-    from comity.services.gate import Gate, GateParts, SiteIdentity  # noqa: PLC0415 - likewise
 
     read = load_site_file(file)
-    policy, rng = read.policy(), SystemRng()
     named = [(DatasetName(name), section.path) for name, section in read.datasets.items()]
     dataset, path = named[0] if len(named) == 1 else (DatasetName(""), None)
     config = {} if path is None else {"data-path": str(path)}
     state = Path(journals.enter_context(tempfile.TemporaryDirectory(prefix="comity-")))
+    federation = FederationName("simulation")
     sites = []
     for name in names:
-        layout = state_layout(state / name, create=True)
-        journal = SqliteJournal(layout.journal)
-        journals.callback(journal.close)
+        member = read.model_copy(update={"name": name, "state": state / name})
+        site = journals.enter_context(open_site(member, federation, events))
+        sites.append(SimulatedSite(name, site.gate, site.policy, dataset, node_config=config))
+    return sites
+
+
+# --- a site -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSite:
+    """A site on this machine whose gate is open.
+
+    Attributes:
+        file: Its site file.
+        policy: What its owner decided.
+        gate: The one way out.
+        journal: Its ledger and audit chain.
+    """
+
+    file: SiteFile
+    policy: SitePolicy
+    gate: Gate
+    journal: Journal
+
+    @property
+    def name(self) -> SiteName:
+        """The site's name."""
+        return SiteName(self.file.name)
+
+
+@contextlib.contextmanager
+def open_site(
+    file: SiteFile, federation: FederationName, events: EventSink = ignore
+) -> Iterator[OpenSite]:
+    """Opens a site's state folder and gate; makes folder and identity key when they are missing.
+
+    Raises:
+        ConfigError: The identity key is missing from a folder that has a journal, or is readable
+            by others.
+        UnavailableError: The folder cannot be written, or another process holds the journal.
+        Verification: The journal was altered.
+    """
+    from comity.adapters.accounting.dp_accountant import DpAccountant  # noqa: PLC0415 - takes 1 s
+    from comity.adapters.pki.keys import (  # noqa: PLC0415 - likewise
+        Identity,
+        load_identity,
+        write_identity,
+    )
+    from comity.adapters.store.heads import FileHeadKeeper  # noqa: PLC0415 - likewise
+    from comity.adapters.store.journal import SqliteJournal  # noqa: PLC0415 - likewise
+    from comity.adapters.store.layout import state_layout  # noqa: PLC0415 - likewise
+    from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
+    from comity.services.gate import Gate, GateParts, SiteIdentity  # noqa: PLC0415 - likewise
+
+    rng, policy = SystemRng(), file.policy()
+    layout = state_layout(file.state, create=True)
+    if not layout.identity.exists() and not layout.journal.exists():
+        write_identity(layout.identity, Identity.from_seed(rng.token(32)))
+    with contextlib.closing(SqliteJournal(layout.journal)) as journal:
         parts = GateParts(
             journal=journal,
             heads=FileHeadKeeper(layout.head),
-            keys=Identity.from_seed(rng.token(32)),
+            keys=load_identity(layout.identity),
             accountant=DpAccountant(),
             clock=SystemClock(),
             rng=rng,
         )
-        identity = SiteIdentity(FederationName("simulation"), name)
-        door = Gate(identity, policy, parts, events)
-        sites.append(SimulatedSite(name, door, policy, dataset, node_config=config))
-    return sites
+        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
+        yield OpenSite(file, policy, gate, journal)
