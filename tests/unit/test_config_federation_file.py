@@ -72,6 +72,11 @@ FAULTS = [
         "train.min-sites",
         "the federation has 1 site",
     ),
+    (
+        f"[[sites]]\nname = 'a'\n[train]\nmin-sites = 0x{'f' * 5000}",
+        "train.min-sites",
+        "a huge number",
+    ),
     ("[[sites]]\nname = 'a'\n[ask]\ntimeout-s = 0", "ask.timeout-s", "must be above 0"),
     ("[[sites]]\nname = 'a'\n[ask]\ntimeout-s = 1e9", "ask.timeout-s", "must be at most 600"),
 ]
@@ -114,3 +119,42 @@ def test_a_site_file_of_another_name_and_a_shared_state_folder_are_faults(tmp_pa
     )
     assert "is 'c', and the federation calls this site 'a'" in faults[0]
     assert "which is also the state of c" in faults[1]
+
+
+def test_one_data_set_name_means_one_schema_at_every_site(tmp_path: Path) -> None:
+    def site(name: str, schema: str) -> str:
+        return f'name = "{name}"\nstate = "{name}"\n[datasets.cases]\npath = "../x.csv"\n{schema}'
+
+    many = ", ".join(f'"feature-{number}"' for number in range(20))
+    faults = site_faults(
+        tmp_path,
+        {
+            "x.csv": "",
+            "a/site.toml": site("a", f'schema = {{label = "y", features = [{many}]}}'),
+            "b/site.toml": site("b", 'schema = {label = "z", classes = ["1", "0"]}'),
+        },
+    )
+    assert [fault.split(": ")[1] for fault in faults] == [
+        "datasets.cases.schema.features",
+        "datasets.cases.schema.label",
+        "datasets.cases.schema.classes",
+    ]
+    assert all("b/site.toml" in fault for fault in faults)
+    assert "is empty, and at site a it is feature-0, feature-1" in faults[0]
+    assert "feature-19" not in faults[0]
+    assert "is z, and at site a it is y" in faults[1]
+    assert "is 1, 0, and at site a it is empty" in faults[2]
+
+
+def test_a_data_set_without_a_schema_agrees_with_any(tmp_path: Path) -> None:
+    table = '[datasets.cases]\npath = "../x.csv"\n'
+    file = written(
+        tmp_path,
+        {
+            "federation.toml": TWO,
+            "x.csv": "",
+            "a/site.toml": f'name = "a"\n{table}',
+            "b/site.toml": f'name = "b"\n{table}schema = {{label = "y"}}\n',
+        },
+    )
+    assert len(load_federation_file(file).load_site_files()) == 2

@@ -228,7 +228,12 @@ FAULTS = [
     (
         '[datasets.d]\npath = "mock.csv"\nrecords = 100\n[budgets.d]\nepsilon = 1\ndelta = 0.01',
         "budgets.d.delta",
-        "is not below one over the 100 records (write at most 0.001)",
+        "must be below one over the records (100) (write at most 0.001)",
+    ),
+    (
+        f'datasets.d = {{path = "mock.csv", records = 0x{"f" * 5000}}}\n[budgets.d]\ndelta = 0.01',
+        "budgets.d.delta",
+        "one over the records (a huge number)",
     ),
     ("[train]\nmax-reply-bytes = 0", "train.max-reply-bytes", "is 0, and must be at least 1"),
     ("[train]\nmax_reply_bytes = 9", "train.max_reply_bytes", "did you mean max-reply-bytes?"),

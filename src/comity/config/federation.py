@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict
 
-from comity.config.faults import MAX_SHOWN, dotted, load
+from comity.config.faults import MAX_SHOWN, dotted, load, shown
 from comity.config.section import FilePath, Name, Section, nested
 from comity.config.site import SiteFile, TableSchema, load_site_file
 from comity.errors import ConfigError, Fault
@@ -161,5 +161,5 @@ def federation_faults(document: dict[str, Any], file: Path) -> Iterator[Fault]:
         first.setdefault(name, number)
     needed = nested(document, "train").get("min-sites")
     if isinstance(needed, int) and tables and needed > len(tables):
-        problem = f"is {needed}, and the federation has {len(tables)} sites"
+        problem = f"is {shown(needed)}, and the federation has {len(tables)} sites"
         yield Fault("train.min-sites", problem, f"write at most {len(tables)}", str(file))

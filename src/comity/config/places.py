@@ -100,7 +100,7 @@ def _budgets(document: Mapping[str, Any]) -> Iterator[Found]:
             yield dotted(("budgets", name)), "names no data set of this file", hint
         delta, records = nested(budget).get("delta"), nested(datasets.get(name)).get("records")
         if _number(delta) and _number(records) and records >= 1 and 1 / records <= delta < 1:
-            problem = f"is {delta}, which is not below one over the {shown(records)} records"
+            problem = f"is {delta}, and must be below one over the records ({shown(records)})"
             yield (
                 dotted(("budgets", name, "delta")),
                 problem,
