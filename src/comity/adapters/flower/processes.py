@@ -10,7 +10,7 @@ import json
 import selectors
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,6 +59,13 @@ class CrewSettings:
     start_timeout_s: float = 120.0
 
 
+def spawn_worker(writer: int, settings: CrewSettings) -> WorkerProcess:
+    """Starts a worker process."""
+    return WorkerProcess.start(
+        writer, threads_per_call=settings.threads_per_call, max_bytes=settings.max_bytes
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Records:
     """Encoded records and the segment of their arrays; a node's state is kept so, unread."""
@@ -80,12 +87,14 @@ class ProcessCrew:
         run_id: The run.
         run_config: What the app sees as ``context.run_config``.
         settings: How many workers, and their limits.
+        spawn: Starts a worker, given its number from 1.
     """
 
     source: AppSource
     run_id: int
     run_config: Mapping[str, Scalar]
     settings: CrewSettings
+    spawn: Callable[[int, CrewSettings], WorkerProcess] = spawn_worker
     _workers: list[WorkerProcess] = field(default_factory=list)
     _pool: SharedPool = field(init=False)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -170,12 +179,7 @@ class ProcessCrew:
 
     def _start_worker(self) -> None:
         self._starts += 1
-        settings = self.settings
-        worker = WorkerProcess.start(
-            self._starts,
-            threads_per_call=settings.threads_per_call,
-            max_bytes=settings.max_bytes,
-        )
+        worker = self.spawn(self._starts, self.settings)
         self._workers.append(worker)
         self._selector.register(worker.sock, selectors.EVENT_READ, worker)
         app = {"run_id": self.run_id, "run_config": dict(self.run_config)}
