@@ -5,6 +5,7 @@ Each row: a sentence, what lies in the folder, the command, its exit code, and w
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -347,6 +348,8 @@ class MountCase:
     mount: str
     command: str
     words: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    disk_is_temporary_folder: bool = False
 
 
 MOUNTED = [
@@ -362,15 +365,25 @@ MOUNTED = [
         "new disk/my-app",
         ("disk/my-app cannot be written: Read-only file system",),
     ),
+    MountCase(
+        "the journals of a run on a full disk",
+        "mount -t tmpfs -o size=64k none disk",
+        "run app --sites 2 --site-policy site.toml",
+        ("journal.db", "the journal cannot be written", "full"),
+        files={"site.toml": b'name = "a"', **{f"app/{name}": text for name, text in app().items()}},
+        disk_is_temporary_folder=True,
+    ),
 ]
 
 
 def in_a_mount(folder: Path, case: MountCase) -> subprocess.CompletedProcess[str]:
     """Runs a command where `disk` is mounted, in a mount namespace that ends with it."""
     script = f"{case.mount} && {COMITY} {case.command}; code=$?; find disk >&2; exit $code"
+    place = {"TMPDIR": str(folder / "disk")} if case.disk_is_temporary_folder else {}
     return subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         cwd=folder,
+        env={**os.environ, **place},
         capture_output=True,
         text=True,
         timeout=60,
@@ -390,6 +403,7 @@ def can_mount(folder: Path) -> bool:
 def test_a_disk_that_takes_nothing_gets_one_clear_error_and_nothing_half_written(
     tmp_path: Path, case: MountCase
 ) -> None:
+    laid_out(tmp_path, case.files)
     (tmp_path / "disk").mkdir()
     if not can_mount(tmp_path):
         pytest.skip("no mount namespaces here")
