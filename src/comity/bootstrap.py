@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comity.errors import ConfigError
 from comity.events import EventSink, ignore
-from comity.ids import DatasetName, FederationName, SiteName
+from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
+    from comity.config.federation import AskSection, FederationFile
     from comity.config.site import SiteFile
     from comity.core.policy.rule import SitePolicy
-    from comity.ports import Journal
+    from comity.ports import Journal, PassageStore
+    from comity.services.ask import Gateway
     from comity.services.gate import Gate
+    from comity.services.ingest import IngestReport
+    from comity.services.search import SiteSearch
 
 # --- comity run -------------------------------------------------------------------------------
 
@@ -57,6 +62,53 @@ def run_flower_app(
         return run_app(app, own, settings, events)
     with contextlib.ExitStack() as journals:
         return run_app(app, _guarded_sites(names, policy, journals, events), settings, events)
+
+
+def run_over_sites(
+    folder: Path,
+    sites: Sequence[OpenSite],
+    reserved: tuple[DatasetName, Mapping[SiteName, ReservationId]],
+    run: tuple[Sequence[str], int],
+    events: EventSink = ignore,
+) -> RunOutcome:
+    """Runs the Flower app in `folder` over open sites, each behind its gate.
+
+    Args:
+        folder: Holds the app's ``pyproject.toml``.
+        sites: The sites; the app finds the data set's path as ``data-path``.
+        reserved: The data set, and what the run reserved of it at each site.
+        run: ``key=value`` over the app's run configuration, and the seed.
+        events: Told what happens.
+
+    Raises:
+        ConfigError: App or overrides are wrong, or a site lacks the data set.
+        PolicyRefused: A site's parts leave only inside a secure sum, and there is none.
+    """
+    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
+    from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
+
+    dataset, reservations = reserved
+    overrides, seed = run
+    simulated = []
+    for site in sites:
+        section = site.file.datasets.get(dataset)
+        if section is None:
+            raise ConfigError(
+                f"site {site.name} has no data set {dataset}",
+                hint=f"add [datasets.{dataset}] to its site file",
+            )
+        simulated.append(
+            SimulatedSite(
+                site.name,
+                site.gate,
+                site.policy,
+                dataset,
+                reservations.get(site.name),
+                {"data-path": str(section.path)},
+            )
+        )
+    return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
 
 
 def _guarded_sites(
@@ -144,3 +196,123 @@ def open_site(
         )
         gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
         yield OpenSite(file, policy, gate, journal)
+
+
+# --- asking -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_passages(file: SiteFile) -> Iterator[PassageStore]:
+    """Opens a site's passage store in its state folder; makes it when it is missing.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
+        VersionMismatch: A newer release wrote it.
+    """
+    from comity.adapters.store.passages import TantivyPassageStore  # noqa: PLC0415 - native code
+
+    with contextlib.closing(TantivyPassageStore(file.state / "passages")) as store:
+        yield store
+
+
+def ingest_folder(
+    file: SiteFile,
+    store: PassageStore,
+    collection: CollectionName,
+    folder: Path,
+    events: EventSink = ignore,
+) -> IngestReport:
+    """Makes a collection of a site hold what lies in `folder` now.
+
+    Raises:
+        ConfigError: `folder` is none.
+        UnavailableError: The store cannot be written.
+    """
+    from comity.adapters.store.passage_files import FolderFeed  # noqa: PLC0415 - where it is used
+    from comity.adapters.store.system import SystemClock  # noqa: PLC0415 - likewise
+    from comity.services.ingest import Ingest, IngestSettings  # noqa: PLC0415 - likewise
+
+    settings = IngestSettings(max_line_bytes=file.limits.max_line_bytes)
+    feed = FolderFeed(folder, max_document_bytes=file.limits.max_document_bytes)
+    ingest = Ingest(SiteName(file.name), store, SystemClock(), settings, events)
+    return ingest.collection(collection, feed)
+
+
+def ingest_site(
+    file: SiteFile, store: PassageStore, events: EventSink = ignore
+) -> dict[CollectionName, IngestReport]:
+    """Makes every collection of a site hold what lies in its folder now."""
+    return {
+        CollectionName(name): ingest_folder(
+            file, store, CollectionName(name), section.folder, events
+        )
+        for name, section in file.collections.items()
+    }
+
+
+def site_search(site: OpenSite, store: PassageStore) -> SiteSearch:
+    """A site's side of questions, behind its gate."""
+    from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
+    from comity.services.search import SearchParts, SiteSearch  # noqa: PLC0415 - likewise
+
+    return SiteSearch(site.policy, SearchParts(store, site.gate, SystemClock(), SystemRng()))
+
+
+@contextlib.contextmanager
+def open_gateway(
+    file: FederationFile, *, ingest: bool = True, events: EventSink = ignore
+) -> Iterator[Gateway]:
+    """Opens a gateway over the sites of a federation that run on this machine.
+
+    Args:
+        file: The federation file.
+        ingest: Bring each site's index up to date with its folders first.
+        events: Told what happens.
+
+    Raises:
+        ConfigError: A site file has faults, or no site runs on this machine.
+        UnavailableError: A state folder cannot be used.
+    """
+    found = file.load_site_files()
+    if not found:
+        raise ConfigError(
+            f"no site of {file.name} runs on this machine",
+            hint="set sites.N.file to a site file in the federation file",
+        )
+    federation = FederationName(file.name)
+    with contextlib.ExitStack() as opened:
+        sites = [opened.enter_context(open_site(one, federation, events)) for one in found]
+        yield opened.enter_context(gateway_over(sites, file.ask, ingest=ingest, events=events))
+
+
+@contextlib.contextmanager
+def gateway_over(
+    sites: Sequence[OpenSite],
+    settings: AskSection,
+    *,
+    ingest: bool = True,
+    events: EventSink = ignore,
+) -> Iterator[Gateway]:
+    """Opens a gateway over sites that are open already; arguments as for `open_gateway`.
+
+    Raises:
+        UnavailableError: A state folder cannot be used.
+    """
+    from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
+    from comity.services.ask import AskSettings, Gateway, LocalSite  # noqa: PLC0415 - likewise
+
+    with contextlib.ExitStack() as opened:
+        asked = []
+        for site in sites:
+            store = opened.enter_context(open_passages(site.file))
+            if ingest:
+                ingest_site(site.file, store, events)
+            asked.append(LocalSite(site.name, site_search(site, store)))
+        bounds = AskSettings(
+            timeout_s=settings.timeout_s,
+            max_question_characters=settings.max_question_characters,
+            max_passages=settings.max_passages,
+        )
+        gateway = Gateway(asked, (SystemClock(), SystemRng()), bounds, events=events)
+        opened.callback(gateway.close)
+        yield gateway

@@ -1,0 +1,72 @@
+"""`comity ask`: one question, answered from all sites' documents with citations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+from comity.cli.terminal import console, json_option, print_json
+
+if TYPE_CHECKING:
+    from comity.services.ask import Answer
+
+
+@click.command()
+@click.argument("question")
+@click.option(
+    "--federation",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The federation file; its sites with a site file are asked.",
+)
+@click.option(
+    "--as", "asker", default="member", show_default=True, metavar="ROLE", help="Who asks."
+)
+@click.option("--as-indexed", is_flag=True, help="Do not look for changed documents before asking.")
+@json_option
+def command(
+    question: str, federation: Path, asker: str, *, as_indexed: bool, as_json: bool
+) -> None:
+    """Ask the federation a question and get a cited answer.
+
+    Each site searches its own documents and decides what leaves. The answer quotes sentences, each
+    with its site, document and the words; collections that a site keeps closed to ROLE are listed
+    with the reason. Where no document carries an answer, it says so.
+
+    \b
+    Example:
+      comity ask "How often is the gearbox oil changed?" --federation federation.toml --as engineer
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    from comity.bootstrap import open_gateway  # noqa: PLC0415 - slow to import
+    from comity.config.federation import load_federation_file  # noqa: PLC0415 - likewise
+
+    file = load_federation_file(federation)
+    with open_gateway(file, ingest=not as_indexed) as gateway:
+        answer = gateway.ask(question, asker=asker)
+    if as_json:
+        print_json(answer.record())
+    else:
+        print_answer(answer)
+
+
+def print_answer(answer: Answer) -> None:
+    """Prints an answer: its text, what the marks stand for, what stayed closed and why."""
+    from comity.core.answer.plain import plain  # noqa: PLC0415 - shown texts are untrusted
+
+    out = console()
+    out.print(Text(answer.text))
+    if answer.citations:
+        out.print()
+    for one in answer.citations:
+        out.print(Text(f"[{one.number}] {one.site}, {one.title} ({plain(one.document)})"))
+        out.print(Text(f"    “{plain(one.quote)}”"))
+    if answer.closed:
+        out.print(Text("\nClosed to you:"))
+    for closed in answer.closed:
+        out.print(Text(f"  {closed.site}, {closed.collection}: {closed.reason} ({closed.policy})"))
+    for silent in answer.silent:
+        out.print(Text(f"No answer from {silent.site}: {silent.reason}"))

@@ -1,0 +1,80 @@
+"""`comity ingest`: a folder of documents becomes searchable at a site."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from comity.cli.terminal import console, json_option, print_json
+
+if TYPE_CHECKING:
+    from comity.ids import CollectionName
+    from comity.services.ingest import IngestReport
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--site-file", "site_file", type=click.Path(path_type=Path), required=True, metavar="FILE"
+)
+@click.option("--collection", metavar="NAME", help="Only this collection of the site file.")
+@json_option
+def command(folder: Path | None, site_file: Path, collection: str | None, *, as_json: bool) -> None:
+    """Make a folder of documents searchable at a site.
+
+    Without FOLDER, each collection takes in the folder that the site file names. Only what changed
+    is read again; what is gone is removed. Text, Markdown and HTML files are read; a file that
+    cannot be is named, and the others go on.
+
+    \b
+    Example:
+      comity ingest --site-file north/site.toml
+      comity ingest ./new-manuals --site-file north/site.toml --collection devices
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    from comity.bootstrap import ingest_folder, open_passages  # noqa: PLC0415 - slow to import
+    from comity.config.site import load_site_file  # noqa: PLC0415 - likewise
+    from comity.errors import ConfigError  # noqa: PLC0415 - likewise
+    from comity.ids import CollectionName  # noqa: PLC0415 - likewise
+
+    site = load_site_file(site_file)
+    names = [collection] if collection else list(site.collections)
+    if folder is not None and len(names) != 1:
+        raise ConfigError("a folder goes into one collection", hint="name it: --collection NAME")
+    unknown = set(names) - set(site.collections)
+    if unknown or not names:
+        known = ", ".join(sorted(site.collections)) or "none"
+        raise ConfigError(
+            f"{site_file} has no collection {collection or ''}".rstrip(),
+            hint=f"write [collections.NAME] in it; it has {known}",
+        )
+    reports: dict[CollectionName, IngestReport] = {}
+    with open_passages(site) as store:
+        for name in map(CollectionName, names):
+            source = folder or site.collections[name].folder
+            reports[name] = ingest_folder(site, store, name, source)
+    if as_json:
+        print_json(
+            {
+                "site": site.name,
+                "collections": {
+                    name: dataclasses.asdict(report) for name, report in reports.items()
+                },
+            }
+        )
+        return
+    for name, report in reports.items():
+        _print(name, report)
+
+
+def _print(name: str, report: IngestReport) -> None:
+    out = console()
+    out.print(
+        f"{name}: {report.added} added, {report.replaced} replaced, {report.removed} removed, "
+        f"{report.unchanged} unchanged; {report.passages} passages written"
+    )
+    for refused in report.refused:
+        hint = f" ({refused.hint})" if refused.hint else ""
+        out.print(f"  not taken in: {refused.reason}{hint}", markup=False)
