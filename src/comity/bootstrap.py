@@ -232,7 +232,9 @@ def ingest_folder(
     from comity.adapters.store.system import SystemClock  # noqa: PLC0415 - likewise
     from comity.services.ingest import Ingest, IngestSettings  # noqa: PLC0415 - likewise
 
-    settings = IngestSettings(max_line_bytes=file.limits.max_line_bytes)
+    settings = IngestSettings(
+        max_line_bytes=file.limits.max_line_bytes, max_documents=file.limits.max_documents
+    )
     feed = FolderFeed(folder, max_document_bytes=file.limits.max_document_bytes)
     ingest = Ingest(SiteName(file.name), store, SystemClock(), settings, events)
     return ingest.collection(collection, feed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from comity.cli.terminal import console, json_option, print_json
+from comity.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from comity.ids import CollectionName
@@ -27,7 +29,7 @@ def command(folder: Path | None, site_file: Path, collection: str | None, *, as_
 
     Without FOLDER, each collection takes in the folder that the site file names. Only what changed
     is read again; what is gone is removed. Text, Markdown and HTML files are read; a file that
-    cannot be is named, and the others go on.
+    cannot be is named at the end, as an error, and the others are searchable.
 
     \b
     Example:
@@ -36,7 +38,6 @@ def command(folder: Path | None, site_file: Path, collection: str | None, *, as_
     """  # noqa: D301 - click reads \b as "keep these lines"
     from comity.bootstrap import ingest_folder, open_passages  # noqa: PLC0415 - slow to import
     from comity.config.site import load_site_file  # noqa: PLC0415 - likewise
-    from comity.errors import ConfigError  # noqa: PLC0415 - likewise
     from comity.ids import CollectionName  # noqa: PLC0415 - likewise
 
     site = load_site_file(site_file)
@@ -64,17 +65,29 @@ def command(folder: Path | None, site_file: Path, collection: str | None, *, as_
                 },
             }
         )
-        return
-    for name, report in reports.items():
-        _print(name, report)
+    else:
+        for name, report in reports.items():
+            _print(name, report)
+    _check_all_taken_in(reports)
 
 
 def _print(name: str, report: IngestReport) -> None:
-    out = console()
-    out.print(
+    console().print(
         f"{name}: {report.added} added, {report.replaced} replaced, {report.removed} removed, "
         f"{report.unchanged} unchanged; {report.passages} passages written"
     )
-    for refused in report.refused:
-        hint = f" ({refused.hint})" if refused.hint else ""
-        out.print(f"  not taken in: {refused.reason}{hint}", markup=False)
+
+
+def _check_all_taken_in(reports: Mapping[CollectionName, IngestReport]) -> None:
+    """The others are searchable; what is not must not go unnoticed in a script.
+
+    Raises:
+        DataError: Names each document that was not taken in, why, and the way out.
+    """
+    refused = [one for report in reports.values() for one in report.refused]
+    lines = [f"\n  - {one.reason}" + (f" ({one.hint})" if one.hint else "") for one in refused]
+    if lines:
+        count = "1 document was" if len(lines) == 1 else f"{len(lines)} documents were"
+        raise DataError(
+            f"{count} not taken in:{''.join(lines)}", hint="correct them and ingest again"
+        )
