@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -40,6 +40,11 @@ _MIGRATIONS: Final[Mapping[int, str]] = MappingProxyType(
 """What turns a journal of one schema version into one of the next; never edited, only added to."""
 
 _OUT_OF_REACH: Final = "make room or make the folder writable, then try again; nothing was recorded"
+_PASSING: Final = tuple(
+    f"SQLITE_{name}" for name in ("FULL", "READONLY", "IOERR", "BUSY", "LOCKED", "CANTOPEN", "PERM")
+)
+"""What may pass: the disk, the folder's mode, another process. All else is damage."""
+_PAGE: Final = 1_000
 _PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -111,14 +116,9 @@ class SqliteJournal:
         Raises:
             DataError: The file is damaged.
         """
-        with self._told(), closing(self._db.cursor()) as cursor:
-            cursor.execute(
-                "SELECT sequence, kind, body, previous, hash FROM record WHERE sequence > ? "
-                "ORDER BY sequence",
-                (after,),
-            )
-            for row in cursor:
-                yield Record(*row)
+        while rows := self._page(after):
+            yield from (Record(*row) for row in rows)
+            after = rows[-1][0]
 
     def note(self, digest: str) -> bytes | None:
         """The salted text under `digest`; None where there is none, or it was erased."""
@@ -179,6 +179,14 @@ class SqliteJournal:
         ).fetchone()
         return Head() if row is None else Head(*row)
 
+    def _page(self, after: int) -> list[tuple[int, str, bytes, bytes, bytes]]:
+        with self._lock, self._told():
+            return self._db.execute(
+                "SELECT sequence, kind, body, previous, hash FROM record WHERE sequence > ? "
+                "ORDER BY sequence LIMIT ?",
+                (after, _PAGE),
+            ).fetchall()
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -194,13 +202,14 @@ class SqliteJournal:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise UnavailableError(
-                f"{self._path}: the journal cannot be written: {error}", hint=_OUT_OF_REACH
-            ) from error
         except OSError as error:
             raise UnavailableError(f"{self._path}: {error.strerror}", hint=_OUT_OF_REACH) from error
-        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+        except (sqlite3.Error, TypeError) as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(_PASSING):
+                raise UnavailableError(
+                    f"{self._path}: the journal cannot be written: {error}", hint=_OUT_OF_REACH
+                ) from error
             raise DataError(
                 f"{self._path} is damaged or is no journal: {error}",
                 hint="keep it as it is, put a backup in its place, then: comity journal restore",
