@@ -43,7 +43,7 @@ def show(folder: Path, last: int, *, as_json: bool) -> None:
         return
     out = console()
     for line in lines:
-        out.print(f"{line.sequence:>6}  {line.sentence}", markup=False)
+        out.print(f"{line.sequence:>6}  {line.sentence}", markup=False, soft_wrap=True)
     if not lines:
         out.print("Nothing is recorded yet.")
 
@@ -68,5 +68,6 @@ def verify(folder: Path, *, as_json: bool) -> None:
         return
     console().print(
         f"{document['site']}: {told} records verified, none altered, removed, reordered or cut "
-        "off; the kept head agrees."
+        "off; the kept head agrees.",
+        soft_wrap=True,
     )

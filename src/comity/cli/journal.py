@@ -65,7 +65,9 @@ def restore(folder: Path, known: Path | None, reason: str, *, yes: bool, as_json
         return
     told = "every privacy budget counts as spent" if closed else "nothing was lost"
     console().print(
-        f"{document['site']} is open again at record {head.sequence}; {told}.", markup=False
+        f"{document['site']} is open again at record {head.sequence}; {told}.",
+        markup=False,
+        soft_wrap=True,
     )
 
 

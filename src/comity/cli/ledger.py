@@ -51,7 +51,9 @@ def show(folder: Path, *, as_json: bool) -> None:
         table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in columns))
     console().print(table)
     if document.get("behind"):
-        console().print(f"Nothing leaves this site: {document['behind']}.", markup=False)
+        console().print(
+            f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
+        )
 
 
 @command.command()
@@ -83,7 +85,8 @@ def verify(folder: Path, *, as_json: bool) -> None:
     console().print(
         f"{document['site']}: {document['records']} records verified, each linked to the one "
         f"before; the kept head agrees. Data sets: {document['data_sets']}, reservations: "
-        f"{reservations}; nothing ran that was not reserved."
+        f"{reservations}; nothing ran that was not reserved.",
+        soft_wrap=True,
     )
 
 
