@@ -18,6 +18,5 @@ def plain(text: str) -> str:
     zero-width or tag characters carry instructions that nobody sees.
     """
     spaced = _SPACE.sub(" ", text)
-    return "".join(
-        char for char in spaced if unicodedata.category(char) not in _HIDDEN_CATEGORIES
-    ).strip()
+    seen = "".join(char for char in spaced if unicodedata.category(char) not in _HIDDEN_CATEGORIES)
+    return _SPACE.sub(" ", seen).strip()
