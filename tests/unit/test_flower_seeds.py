@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import random
-import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,14 +50,24 @@ def test_states_are_put_back() -> None:
     assert (random.random(), float(np.random.rand())) == first  # noqa: NPY002 - likewise
 
 
-def test_torch_is_seeded_where_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cuda", [None, "12.4"])
+def test_torch_is_seeded_where_it_is_imported(cuda: str | None) -> None:
     seen: list[object] = []
-    torch = ModuleType("torch")
-    torch.manual_seed = seen.append  # type: ignore[attr-defined]  # stands for torch
-    torch.get_rng_state = lambda: "state"  # type: ignore[attr-defined]  # likewise
-    torch.set_rng_state = seen.append  # type: ignore[attr-defined]  # likewise
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    states = GeneratorStates.now()
-    seed_generators(b"\x00" * 31 + b"\x01")
-    states.restore()
-    assert seen == [0, "state"]
+    torch: Any = ModuleType("torch")
+    torch.version = SimpleNamespace(cuda=cuda)
+    torch.manual_seed = lambda seed: seen.append(("everywhere", seed))
+    torch.default_generator = SimpleNamespace(manual_seed=lambda seed: seen.append(("cpu", seed)))
+    torch.get_rng_state = lambda: "state"
+    torch.set_rng_state = seen.append
+    modules = {"torch": torch}
+    states = GeneratorStates.now(modules)
+    seed_generators(b"\x00" * 7 + b"\x09" + b"\x00" * 24, modules)
+    states.restore(modules)
+    assert seen == [("everywhere" if cuda else "cpu", 9), "state"]
+
+
+def test_states_taken_before_torch_was_imported_leave_it_alone() -> None:
+    states = GeneratorStates.now({})
+    torch: Any = ModuleType("torch")
+    torch.manual_seed = torch.set_rng_state = pytest.fail
+    states.restore({"torch": torch})

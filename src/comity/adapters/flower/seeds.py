@@ -12,13 +12,16 @@ from __future__ import annotations
 import hmac
 import random
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
+Modules = Mapping[str, ModuleType]
 _SALT: Final = b"comity/app-seed/v1/"
+_ACCELERATORS: Final = ("cuda", "hip", "xpu")
 _SIMULATED: Final = b"comity/simulated-site/v1/"
 
 
@@ -40,13 +43,18 @@ def call_seed(secret: bytes, run_seed: int, *info: str | int) -> bytes:
     return hmac.digest(key, text + b"\x01", "sha256")
 
 
-def seed_generators(seed: bytes) -> None:
+def seed_generators(seed: bytes, modules: Modules = sys.modules) -> None:
     """Seeds `random`, NumPy's global generator and an imported torch from 32 bytes."""
     random.seed(int.from_bytes(seed, "big"))
     np.random.seed(np.frombuffer(seed, dtype=">u4").astype(np.uint32))  # noqa: NPY002 - what apps use
-    torch = _torch()
+    torch = _torch(modules)
     if torch is not None:
-        torch.manual_seed(int.from_bytes(seed[:8], "big", signed=True))
+        number = int.from_bytes(seed[:8], "big", signed=True)
+        if any(getattr(torch.version, name, None) for name in _ACCELERATORS):
+            torch.manual_seed(number)
+        else:
+            # The same on a build for CPUs; `manual_seed` takes a millisecond to note who called.
+            torch.default_generator.manual_seed(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +66,21 @@ class GeneratorStates:
     torch: Any
 
     @classmethod
-    def now(cls) -> GeneratorStates:
+    def now(cls, modules: Modules = sys.modules) -> GeneratorStates:
         """The states at this moment."""
-        torch = _torch()
+        torch = _torch(modules)
         kept = None if torch is None else torch.get_rng_state()
         return cls(random.getstate(), np.random.get_state(), kept)  # noqa: NPY002 - likewise
 
-    def restore(self) -> None:
+    def restore(self, modules: Modules = sys.modules) -> None:
         """Puts the generators back."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002 - likewise
-        torch = _torch()
+        torch = _torch(modules)
         if torch is not None and self.torch is not None:
             torch.set_rng_state(self.torch)
 
 
-def _torch() -> ModuleType | None:
-    torch = sys.modules.get("torch")
+def _torch(modules: Modules) -> ModuleType | None:
+    torch = modules.get("torch")
     return torch if torch is not None and hasattr(torch, "manual_seed") else None
