@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +15,9 @@ from comity.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from comity.ids import CollectionName
     from comity.services.ingest import IngestReport
+
+MAX_NAMED: Final = 20
+"""Documents that an error names one by one."""
 
 
 @click.command()
@@ -87,7 +90,9 @@ def _check_all_taken_in(reports: Mapping[CollectionName, IngestReport]) -> None:
     refused = [one for report in reports.values() for one in report.refused]
     lines = [f"\n  - {one.reason}" + (f" ({one.hint})" if one.hint else "") for one in refused]
     if lines:
+        more = f"\n  - and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
         count = "1 document was" if len(lines) == 1 else f"{len(lines)} documents were"
         raise DataError(
-            f"{count} not taken in:{''.join(lines)}", hint="correct them and ingest again"
+            f"{count} not taken in:{''.join(lines[:MAX_NAMED])}{more}",
+            hint="correct them and ingest again",
         )

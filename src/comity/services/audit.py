@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from comity.core.chain.record import Record
+from comity.core.chain.record import Record, verified
+from comity.core.policy.rule import PartKind
 from comity.core.privacy.ledger import Bound, Committed, Freed, Opened, Reserved
 from comity.services.books import EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
+from comity.services.parts import NO_CLAIM
 
 _UNITS: Final = ("bytes", "kB", "MB", "GB")
 _STEP: Final = 1000
@@ -23,6 +25,43 @@ class Line:
     kind: str
     at: str
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What left a site for one run, as its audit chain has it.
+
+    Attributes:
+        parts: Released parts.
+        size_bytes: Their bytes.
+        unprotected: Of these, parts that are neither scalar metrics nor arrays under a privacy
+            claim: the only ones in which a record could have left as it is.
+    """
+
+    parts: int
+    size_bytes: int
+    unprotected: int
+
+
+def left_for_run(records: Iterable[Record], run: str) -> Left:
+    """Counts what left for `run`, after checking each link of the chain.
+
+    Raises:
+        Verification: A record was altered, removed or reordered.
+    """
+    parts = size = unprotected = 0
+    for record in verified(records):
+        body: Mapping[str, Any] = record_body(record)
+        if record.kind != EXCHANGE or body["run"] != run:
+            continue
+        for part in parts_of(body):
+            if part["outcome"] != "released":
+                continue
+            parts += 1
+            size += int(str(part["size_bytes"]))
+            scalars = part["kind"] == PartKind.METRICS
+            unprotected += not scalars and part["claim"] == NO_CLAIM
+    return Left(parts, size, unprotected)
 
 
 def describe(record: Record, site: str) -> Line:

@@ -1,4 +1,4 @@
-"""What a training run needs around its engine: plans reserved everywhere, and honest comparisons."""
+"""What a run needs around its engine: plans reserved everywhere, honest comparisons."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,9 @@ class PassageIndex:
 
     Args:
         folder: Holds the index and nothing else; made when missing, replaced when unreadable.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +89,7 @@ class PassageIndex:
         Raises:
             UnavailableError: The index cannot be written; it is as before.
         """
-        try:
+        with self._told():
             writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
             for document in removed:
                 writer.delete_documents_by_term("document", str(document))
@@ -103,11 +107,6 @@ class PassageIndex:
             writer.add_document(mark)
             writer.commit()
             writer.wait_merging_threads()
-        except (ValueError, OSError) as error:
-            raise UnavailableError(
-                f"the index in {self._folder} cannot be written: {error}",
-                hint="free disk space, or let the other writer finish",
-            ) from error
         self.refresh()
 
     def refresh(self) -> None:
@@ -120,8 +119,19 @@ class PassageIndex:
         try:
             self._load()
         except (ValueError, OSError):  # unreadable: the store has all that it takes to build it
-            shutil.rmtree(self._folder)
-            self._load()
+            with self._told():
+                shutil.rmtree(self._folder)
+                self._load()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:  # tantivy raises the former for the latter
+            raise UnavailableError(
+                f"the index in {self._folder} cannot be written: {error}",
+                hint="free disk space, or let the other writer finish",
+            ) from error
 
     def _load(self) -> None:
         self._folder.mkdir(exist_ok=True)

@@ -191,7 +191,7 @@ class TantivyPassageStore:
 
     def _catch_up(self) -> None:
         """Brings the index to the store's generation; leaves it where another process writes."""
-        with self._lock:
+        with self._lock, self._unavailable():
             if self._index.generation == meta(self._connection, "generation"):
                 return
             self._index.refresh()

@@ -1,1 +1,0 @@
-"""The Python API for notebooks and scripts: few names, typed results."""

@@ -1,0 +1,204 @@
+"""A federation whose sites are all on this machine: train with it, ask it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from comity.api.results import SiteReport, TrainResult
+from comity.bootstrap import OpenSite, gateway_over, open_site, run_over_sites
+from comity.config.federation import FederationFile, load_federation_file
+from comity.core.chain.record import verified
+from comity.core.privacy.event import Plan
+from comity.errors import ConfigError
+from comity.events import EventSink, ignore
+from comity.ids import DatasetName, FederationName, ReservationId, SiteName
+from comity.services.audit import describe, left_for_run
+from comity.services.train import reserve_everywhere
+
+if TYPE_CHECKING:
+    from comity.adapters.flower.engine import RunOutcome
+    from comity.services.ask import Answer, Gateway
+
+
+class Federation:
+    """The sites of a federation file, each behind its own gate and journal.
+
+    Example:
+        >>> import comity
+        >>> with comity.Federation.local("examples/clinics/federation.toml") as federation:
+        ...     federation.sites
+        ('clinic-a', 'clinic-b')
+
+    Use it as a context manager, or call `close`: an open journal has one owner.
+    """
+
+    def __init__(
+        self, file: FederationFile, sites: Sequence[OpenSite], stack: contextlib.ExitStack
+    ) -> None:
+        self._file = file
+        self._sites = tuple(sites)
+        self._stack = stack
+        self._gateway: Gateway | None = None
+
+    @classmethod
+    def local(cls, file: Path | str, events: EventSink = ignore) -> Federation:
+        """Opens all sites that `file` names, on this machine.
+
+        Args:
+            file: A federation file whose sites have site files.
+            events: Told what happens.
+
+        Raises:
+            ConfigError: With all faults of all files at once.
+            UnavailableError: A state folder cannot be written, or is in use.
+        """
+        federation = load_federation_file(Path(file))
+        files = federation.load_site_files()
+        if not files:
+            raise ConfigError(
+                f"{file}: no site of this federation is on this machine",
+                hint="give each of [[sites]] a file",
+            )
+        name = FederationName(federation.name)
+        with contextlib.ExitStack() as stack:
+            sites = [stack.enter_context(open_site(one, name, events)) for one in files]
+            return cls(federation, sites, stack.pop_all())
+
+    @property
+    def sites(self) -> tuple[SiteName, ...]:
+        """The sites' names, in the file's order."""
+        return tuple(site.name for site in self._sites)
+
+    def train(
+        self,
+        app: Path | str,
+        *,
+        dataset: str = "",
+        plan: Plan | None = None,
+        run_config: Mapping[str, object] | None = None,
+        seed: int = 0,
+        events: EventSink = ignore,
+    ) -> TrainResult:
+        """Trains with a Flower app; each site's gate decides on what leaves.
+
+        Args:
+            app: The folder of a Flower app.
+            dataset: The data set at each site; may be left out where each has one.
+            plan: The privacy plan, reserved whole at every site before any trains.
+            run_config: Over the app's own configuration.
+            seed: Of all app randomness but privacy noise.
+            events: Told of each exchange.
+
+        Raises:
+            BudgetExhausted: The plan does not fit at a site; nothing was trained, nothing spent.
+            PolicyRefused: A site releases only into a secure sum.
+            ConfigError: App, configuration or data set are wrong.
+        """
+        name = DatasetName(dataset) if dataset else self._only_dataset()
+        reserved: dict[SiteName, ReservationId] = {}
+        if plan is not None:
+            gates = {site.name: site.gate for site in self._sites}
+            reserved = reserve_everywhere(gates, name, plan, purpose=f"train {Path(app).name}")
+        overrides = [f"{key}={_toml(value)}" for key, value in (run_config or {}).items()]
+        with _quiet_flower():
+            outcome = run_over_sites(
+                Path(app), self._sites, (name, reserved), (overrides, seed), events
+            )
+        return self._result(outcome, name)
+
+    def ask(self, question: str, *, asker: str) -> Answer:
+        """Answers a question from what the sites release to `asker`, with checked citations.
+
+        Raises:
+            RefusedError: The question is empty or too long.
+        """
+        if self._gateway is None:
+            self._gateway = self._stack.enter_context(gateway_over(self._sites, self._file.ask))
+        return self._gateway.ask(question, asker=asker)
+
+    def audit(self, site: str) -> tuple[str, ...]:
+        """A site's audit chain as sentences, oldest first, each link checked.
+
+        Raises:
+            ConfigError: There is no such site.
+            Verification: A record was altered, removed or reordered.
+        """
+        for one in self._sites:
+            if one.name == site:
+                chain = verified(one.journal.records())
+                return tuple(describe(record, one.name).sentence for record in chain)
+        raise ConfigError(f"there is no site {site}", hint=f"the sites are {', '.join(self.sites)}")
+
+    def close(self) -> None:
+        """Closes every site's journal and index."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Federation({self._file.name!r}: {', '.join(self.sites)})"
+
+    def _only_dataset(self) -> DatasetName:
+        names = {name for site in self._sites for name in site.file.datasets}
+        if len(names) != 1:
+            raise ConfigError(
+                f"the sites have {len(names)} data sets: {', '.join(sorted(names)) or 'none'}",
+                hint="name one of them with dataset=",
+            )
+        return DatasetName(names.pop())
+
+    def _result(self, outcome: RunOutcome, dataset: DatasetName) -> TrainResult:
+        history = outcome.metrics.get("evaluate-metrics", {})
+        return TrainResult(
+            run=outcome.run,
+            arrays=outcome.arrays.get("arrays", {}),
+            history={name: tuple(values) for name, values in history.items()},
+            sites=tuple(_site_report(site, outcome, dataset) for site in self._sites),
+            dropouts=outcome.dropouts,
+            withheld=outcome.withheld,
+            seconds=outcome.seconds,
+        )
+
+
+def _site_report(site: OpenSite, outcome: RunOutcome, dataset: DatasetName) -> SiteReport:
+    left = left_for_run(site.journal.records(), outcome.run)
+    budgeted = dataset in site.policy.budgets
+    return SiteReport(
+        site.name,
+        left.size_bytes,
+        left.parts,
+        left.unprotected,
+        site.gate.budget(dataset) if budgeted else None,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Keeps Flower's own account of each round off the terminal: results and events tell it."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _toml(value: object) -> str:
+    """A run-configuration value as TOML; JSON's scalars are TOML's."""
+    return json.dumps(value)
