@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,21 @@ def test_a_flower_template_runs_and_learns(
     assert rounds[-1] >= rounds[0]
 
 
-def test_the_ask_template_is_a_federation_that_checks_and_explains_itself(tmp_path: Path) -> None:
-    comity(tmp_path, "new", "wind", "--template", "ask")
-    checked = comity(tmp_path, "config", "check", "wind/federation.toml").stdout
+def test_the_ask_template_answers_by_the_commands_that_it_prints(tmp_path: Path) -> None:
+    printed = comity(tmp_path, "new", "wind", "--template", "ask").stdout
+    commands = [shlex.split(line) for line in printed.splitlines() if line.startswith("  comity ")]
+    checked, answered = (comity(tmp_path, *command[1:]).stdout for command in commands)
     assert checked == "OK  wind/federation.toml: federation wind of 2 sites\n"
-    explained = comity(tmp_path, "config", "explain", "wind/north/site.toml").stdout
-    assert "contracts" in explained
-    assert "Contracts with suppliers are confidential." in explained
+    assert "every 20,000 operating hours" in answered
+    assert "north, Gearbox maintenance (handbook/gearbox.md)" in answered
+    assert "Contracts with suppliers are confidential." in answered
+
+
+def test_the_ask_template_s_readme_asks_questions_that_are_answered(tmp_path: Path) -> None:
+    comity(tmp_path, "new", "wind", "--template", "ask")
+    readme = (tmp_path / "wind" / "README.md").read_text()
+    commands = [shlex.split(line) for line in readme.splitlines() if line.startswith("    comity ")]
+    outputs = [comity(tmp_path, *command[1:]).stdout for command in commands]
+    assert len(outputs) == 4
+    assert "more than 100 kA" in outputs[2]
+    assert "Collection contracts" in outputs[3]
