@@ -43,7 +43,7 @@ def test_a_refusal_names_all_figures_and_what_would_fit() -> None:
         "spent 0.000, reserved 2.000, remaining 6.000"
     )
     rounds, noise = caught.value.hint.split(", or ")
-    assert rounds == "plan 12 of these 20 equal rounds"
+    assert rounds == "plan 12 of these 20 equal steps"
     needed = float(noise.removeprefix("raise noise_multiplier to "))
     assert 20 / 6 <= needed < 1.02 * 20 / 6 + 0.01
     gate.reserve(PATIENTS, plan(20, replace(STEP, parameter=str(needed))), purpose="two")
@@ -52,7 +52,7 @@ def test_a_refusal_names_all_figures_and_what_would_fit() -> None:
 def test_a_plan_of_several_kinds_is_cut_in_equal_rounds() -> None:
     with pytest.raises(BudgetExhausted) as caught:
         Site().gate().reserve(PATIENTS, Plan.of([Spend(STEP, 20), Spend(LAPLACE, 10)]), purpose="x")
-    assert caught.value.hint == "plan 2 of these 10 equal rounds"
+    assert caught.value.hint == "plan 2 of these 10 equal steps"
 
 
 def test_a_plan_of_which_nothing_fits_says_so() -> None:

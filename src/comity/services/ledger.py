@@ -226,7 +226,7 @@ def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:
     ways = []
     largest = largest_that_fits(rounds - 1, lambda count: fits(_scaled(plan, count, rounds)))
     if largest:
-        ways.append(f"plan {largest} of these {rounds} equal rounds")
+        ways.append(f"plan {largest} of these {rounds} equal steps")
     noise = _least_noise(plan, fits)
     if noise:
         ways.append(f"raise noise_multiplier to {noise}")

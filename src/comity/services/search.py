@@ -11,8 +11,7 @@ import hmac
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from comity.core.answer.sentence import sentences
@@ -86,7 +85,7 @@ class _Open:
 
     question: Question
     since_s: float
-    passages: Mapping[str, PassageId] = field(default_factory=lambda: MappingProxyType({}))
+    passages: Mapping[str, PassageId]
 
 
 def no_masks(text: str) -> Iterable[tuple[int, int]]:
@@ -142,7 +141,7 @@ class SiteSearch:
         opened = frozenset(
             name for name in self._policy.collections if self._is_open(name, question)
         )
-        found = self._search(question, opened)
+        found, passages = self._search(question, opened)
         parts = [
             Part(PartKind.SCORES, "candidates", tuple(found[name]), collection=name)
             if name in opened
@@ -151,6 +150,7 @@ class SiteSearch:
         ]
         exchange = Exchange(question.exchange, question.asker, "search")
         outcomes = self._parts.door.release(exchange, parts, note=question.text)
+        self._keep_open(question, passages)
         return dict(zip(self._policy.collections, outcomes, strict=True))
 
     def fetch(
@@ -194,7 +194,7 @@ class SiteSearch:
 
     def _search(
         self, question: Question, opened: frozenset[CollectionName]
-    ) -> dict[CollectionName, list[Candidate]]:
+    ) -> tuple[dict[CollectionName, list[Candidate]], dict[str, PassageId]]:
         limit = min(question.limit, self._settings.max_candidates)
         hits = self._parts.store.search(terms(question.text), opened, limit, question.statistics)
         secret = self._parts.rng.token(32)
@@ -205,12 +205,14 @@ class SiteSearch:
             opaque = digest[:_OPAQUE_BYTES].hex()
             passages[opaque] = hit.passage
             found[hit.collection].append(Candidate(opaque, hit.collection, hit.score, hit.coverage))
+        return found, passages
+
+    def _keep_open(self, question: Question, passages: Mapping[str, PassageId]) -> None:
         now = self._parts.clock.monotonic_s()
         with self._lock:
-            self._open[question.exchange] = _Open(question, now, MappingProxyType(passages))
+            self._open[question.exchange] = _Open(question, now, passages)
             while len(self._open) > self._settings.max_open:
                 self._open.popitem(last=False)
-        return found
 
     def _take(self, exchange: ExchangeId, asker: str) -> _Open:
         now = self._parts.clock.monotonic_s()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Stand-ins that the page's style sheet replaces by its variables.
 _INK: Final = "#010203"
@@ -52,6 +53,7 @@ def history_svg(history: Mapping[str, Sequence[float]]) -> str:
                 va="center",
             )
         axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         return _svg(figure, "Accuracy and AUC on held-back records after each round")

@@ -110,7 +110,8 @@ def _leaving(document: Mapping[str, Any]) -> str:
         f"<section><h2>What left each hospital</h2>{_table(head, rows)}"
         "<p class='note'>Counted from each hospital's audit chain after checking every link. "
         "Epsilon bounds what anyone can learn about one patient from all that left: smaller is "
-        f"safer. It holds with probability 1 minus {delta:g}, for one record added or removed.</p>"
+        f"safer. The claim is (epsilon, delta)-differential privacy with delta {delta:g}, for one "
+        "record added or removed.</p>"
         "</section>"
     )
 

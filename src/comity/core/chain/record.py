@@ -82,24 +82,6 @@ def verified(records: Iterable[Record], *, start: Head | None = None) -> Iterato
         yield record
 
 
-def check_reaches(reached: Head, signed: Head) -> None:
-    """Checks that a verified chain's last head is not behind, or beside, a signed one.
-
-    Raises:
-        Verification: The chain was cut off, or an old copy was put back, or it forked.
-    """
-    if reached.sequence < signed.sequence:
-        raise Verification(
-            f"the journal ends at record {reached.sequence}, yet record {signed.sequence} "
-            f"was signed: {signed.sequence - reached.sequence} records were cut off",
-            hint="put the newer journal back, or record the loss with: comity journal restore",
-        )
-    if reached.sequence == signed.sequence and reached.hash != signed.hash:
-        raise Verification(
-            f"record {signed.sequence} is not the one that was signed: the journal was replaced"
-        )
-
-
 def _hash(sequence: int, kind: str, body: bytes, previous: bytes) -> bytes:
     digest = hashlib.sha256(_TAG)
     digest.update(previous)
