@@ -83,6 +83,46 @@ def app(
     }
 
 
+OPEN = b"""
+name = "a"
+[train.rules.train]
+arrays = "plain"
+metrics = "plain"
+"""
+BUSY_CLIENT = b"""
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+@app.train()
+def train(message, context):
+    return Message(content=message.content, reply_to=message)
+"""
+BUSY_SERVER = b"""
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    for _ in range(context.run_config["rounds"]):
+        content = RecordDict({"metrics": MetricRecord({"num-examples": 1})})
+        nodes = grid.get_node_ids()
+        grid.send_and_receive([Message(content, node, "train") for node in nodes])
+"""
+
+
+def busy_app() -> dict[str, bytes]:
+    files = app(BUSY_CLIENT)
+    config = b"    [tool.flwr.app.config]\n    rounds = 1\n"
+    project = files["pyproject.toml"] + config
+    return {**files, "pyproject.toml": project, "app/server.py": BUSY_SERVER}
+
+
 @dataclass(frozen=True)
 class Case:
     sentence: str
@@ -426,6 +466,14 @@ MOUNTED = [
         "run app --sites 2 --site-policy site.toml",
         ("disk/comity-", "try: make room"),
         files={"site.toml": b'name = "a"', **{f"app/{name}": text for name, text in app().items()}},
+        disk_is_temporary_folder=True,
+    ),
+    MountCase(
+        "a disk that fills up in the middle of a run",
+        "mount -t tmpfs -o size=260k none disk",
+        "run app --sites 2 --site-policy site.toml --run-config rounds=300",
+        ("exchange 2:", "disk/comity-", "try: make room"),
+        files={"site.toml": OPEN, **{f"app/{name}": text for name, text in busy_app().items()}},
         disk_is_temporary_folder=True,
     ),
 ]

@@ -23,7 +23,7 @@ from comity.adapters.flower.private_names import APP_CRASHED, APP_RAISED
 from comity.adapters.flower.wire import array_bytes
 from comity.core.policy.rule import PartKind, Rule, SitePolicy
 from comity.core.privacy.event import PrivacyEvent, Spend
-from comity.errors import ComityError, Malformed
+from comity.errors import ComityError, Malformed, UnavailableError
 from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
 from comity.ports import Exchange
 from comity.release import Released, Withheld
@@ -120,14 +120,19 @@ def send_out(
         request: The message that the outcome answers; its arrays are the update's reference.
         outcome: What the app gave.
         app: Digest of the app, which decides whether its privacy claim is credited.
+
+    Raises:
+        UnavailableError: The site's journal cannot be written: its disk is full or read-only.
     """
     try:
         if isinstance(outcome, RecordDict):
             return _send_records(site, exchange, request, outcome, app)
         return _send_error(site, exchange, outcome)
+    except UnavailableError:
+        raise  # the caller's own disk: going on without the site would only hide it from them
     except ComityError as error:
-        # A gate that refuses, a journal that cannot write, a reply that does not parse: this site
-        # drops out, and only the error's class and public text may leave.
+        # A gate that refuses, a reply that does not parse: this site drops out, and only the
+        # error's class and public text may leave.
         name = type(error).__name__
         return Outgoing(Error(APP_RAISED, f"{name}: {error.public}"), failure=name)
 
