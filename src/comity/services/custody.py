@@ -96,8 +96,8 @@ class Custody:
 
         Raises:
             Verification: It is not this site's signature.
-            JournalBehind: It is above our journal, or not on our chain; kept, so that a restart
-                does not forget it.
+            JournalBehind: It is above our journal, or not on our chain. One above is kept, so
+                that a restart does not forget it; of a fork the peers remind us.
         """
         self._check_signature(signed)
         problem = self._beside(signed.head)

@@ -132,12 +132,9 @@ def ledger_event(kind: str, record: Mapping[str, object]) -> LedgerEvent | None:
     values: dict[str, object] = {}
     for name in (entry.name for entry in fields(event)):
         value = record.get(name)
-        if name == "plan" and isinstance(value, list):
-            values[name] = _plan(value)
-        elif isinstance(value, str):
-            values[name] = value
-        else:
+        if not isinstance(value, list if name == "plan" else str):
             raise Verification(f"ledger record {kind!r}: {name} is missing or of the wrong type")
+        values[name] = _plan(value) if isinstance(value, list) else value
     return event(**values)  # type: ignore[arg-type]  # the loop above checked each field
 
 
