@@ -34,14 +34,22 @@ from comity.errors import (
     BudgetExhausted,
     ComityError,
     DataError,
+    Malformed,
     PolicyRefused,
     Replay,
     WrongStage,
 )
 from comity.events import ExchangeCommitted, PlanReserved
-from comity.ids import AppDigest, CollectionName, DatasetName, ExchangeId, ReservationId
+from comity.ids import (
+    AppDigest,
+    CollectionName,
+    DatasetName,
+    ExchangeId,
+    FederationName,
+    ReservationId,
+)
 from comity.release import Released, Withheld
-from comity.services.gate import GateLimits, Part, UnsafeSimulationGate
+from comity.services.gate import Gate, GateLimits, Part, SiteIdentity, UnsafeSimulationGate
 from comity.services.spend import site_event
 
 
@@ -173,6 +181,32 @@ def test_a_reply_beyond_its_bounds_is_refused() -> None:
         gate.release(exchange(), [arrays()] * 3)
     with pytest.raises(PolicyRefused, match="note of 5000 bytes"):
         gate.release(exchange(), [arrays()], note="x" * 5000)
+
+
+def test_a_peer_cannot_fill_the_journal_with_what_it_cannot_read_back() -> None:
+    site = Site()
+    gate = site.gate()
+    for name in ("exchange", "asker", "message_type", "run", "dataset"):
+        long: dict[str, Any] = {name: "x" * 257}
+        with pytest.raises(Malformed, match=name):
+            gate.release(replace(exchange(), **long), [arrays()])
+    with pytest.raises(Malformed, match="at most 16777216 are written"):
+        gate.release(question(), [replace(passage(), collection="x" * 2**24)])
+    assert site.gate().release(exchange(), [arrays()])
+
+
+def test_a_listener_may_ask_the_gate_back() -> None:
+    site = Site()
+    gate = site.gate()
+    heard: list[bool] = []
+
+    def ask_back(event: object) -> None:
+        del event
+        heard.append(gate.budget(PATIENTS).opened)
+
+    gate = Gate(SiteIdentity(FederationName("hospitals"), SITE), site.policy, gate._ports, ask_back)
+    gate.release(exchange(), [arrays()])
+    assert heard == [True]
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,13 @@ class Custody:
                     f"{self.books.kept} was kept"
                 )
             return
-        self._check_signature(kept)
+        try:
+            self._check_signature(kept)
+        except Verification as error:
+            raise Verification(
+                f"the kept head was altered: {error.message}",
+                hint="put the head's file back from a backup, or remove it: comity journal restore",
+            ) from error
         self._kept = kept.head
         self._behind = self._beside(kept.head)
         if not self._behind and kept.head.sequence < self.books.kept:

@@ -21,7 +21,7 @@ from comity.core.policy.decide import policy_record, protections_off
 from comity.core.policy.rule import SitePolicy
 from comity.core.privacy.event import Plan
 from comity.core.privacy.ledger import Freed
-from comity.errors import PolicyRefused, Replay
+from comity.errors import Malformed, PolicyRefused, Replay
 from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
 from comity.ids import DatasetName, FederationName, ReservationId, SiteName
 from comity.ports import (
@@ -95,11 +95,13 @@ class GateLimits:
             comes again costs again.
         max_parts: Parts of one exchange.
         max_note_bytes: Text that a person typed for one exchange or plan.
+        max_name_chars: Each name and id of an exchange, which a peer chose.
     """
 
     replay_window: int = 100_000
     max_parts: int = 10_000
     max_note_bytes: int = 4_096
+    max_name_chars: int = 256
 
 
 class Gate:
@@ -133,7 +135,7 @@ class Gate:
         self._ports = parts
         self._events = events
         self._limits = limits or GateLimits()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tag_key = parts.keys.sign(_TAG_KEY)
         self._last: tuple[str, tuple[Released[Any] | Withheld, ...]] = ("", ())
         self._custody = Custody(
@@ -165,6 +167,7 @@ class Gate:
 
         Raises:
             DataError: A number is NaN or infinite, or a value has no encoding.
+            Malformed: A name or id of the exchange is too long.
             PolicyRefused: The reply is too large, or it claims what the policy does not allow.
             BudgetExhausted: More ran than was reserved.
             JournalBehind: The journal is behind its head.
@@ -173,7 +176,7 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_size(parts)
+            self._check_size(exchange, parts)
             weighed = weigh(self._policy, exchange, parts)
             request = request_tag(self._tag_key, exchange, weighed)
             answered = self._custody.books.answered(exchange.exchange)
@@ -329,7 +332,12 @@ class Gate:
                 )
         return tuple(outcomes)
 
-    def _check_size(self, parts: Sequence[Part]) -> None:
+    def _check_size(self, exchange: Exchange, parts: Sequence[Part]) -> None:
+        for name in ("exchange", "asker", "message_type", "run", "dataset"):
+            if len(getattr(exchange, name)) > self._limits.max_name_chars:
+                raise Malformed(
+                    f"{name} of an exchange is longer than {self._limits.max_name_chars} characters"
+                )
         if len(parts) > self._limits.max_parts:
             raise PolicyRefused(
                 f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"

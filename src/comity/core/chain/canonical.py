@@ -13,7 +13,7 @@ from typing import Final
 from comity.errors import Malformed
 
 MAX_BYTES: Final = 2**24
-"""The longest document that is read, 16 MiB."""
+"""The longest document that is written or read, 16 MiB."""
 
 _LARGEST: Final = 2**63 - 1
 
@@ -22,14 +22,18 @@ def encode(document: Mapping[str, object]) -> bytes:
     """The canonical bytes of `document`.
 
     Raises:
-        Malformed: It holds a float, a key that is not text, or another type that JSON lacks.
+        Malformed: It holds a float, a key that is not text, or another type that JSON lacks; or
+            it is longer than `MAX_BYTES`, so that nothing is written that cannot be read.
     """
     _check(document, "document")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     try:
-        return text.encode()
+        body = text.encode()
     except UnicodeEncodeError as error:
         raise Malformed(f"document holds text that UTF-8 cannot carry: {error.reason}") from error
+    if len(body) > MAX_BYTES:
+        raise Malformed(f"document of {len(body)} bytes; at most {MAX_BYTES} are written")
+    return body
 
 
 def decode(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, object]:
