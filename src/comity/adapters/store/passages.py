@@ -205,7 +205,10 @@ class TantivyPassageStore:
 
     def _follow(self) -> None:
         self._index.refresh()
-        before, now = self._index.generation, meta(self._connection, "generation")
+        now = meta(self._connection, "generation")
+        if self._index.generation > now:  # an older copy of the truth was put back
+            self._index.clear()
+        before = self._index.generation
         removed = self._rows("SELECT document FROM removed WHERE generation > ?", [before])
         added = self._connection.execute(
             "SELECT p.id, p.document, d.collection, p.terms FROM passages p "
