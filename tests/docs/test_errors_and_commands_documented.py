@@ -23,8 +23,8 @@ def page_of_errors() -> str:
     lines = [
         "# Errors",
         "",
-        "Ordered by who can put it right. Each says what is wrong and what to do; `--json` prints it",
-        "as an object with `error` (the code below), `message`, `hint` and `faults`.",
+        "Ordered by who can put it right. Each says what is wrong and what to do; `--json` prints",
+        "it as an object with `error` (the code below), `message`, `hint` and `faults`.",
     ]
     classes = [
         kind
@@ -35,15 +35,9 @@ def page_of_errors() -> str:
         classes, key=lambda kind: (kind.exit_code, kind.__mro__[1] is not ComityError)
     ):
         summary = (inspect.getdoc(kind) or "").split("\n", maxsplit=1)[0]
-        lines += [
-            "",
-            f"## {kind.__name__} {{#{kind.code}}}",
-            "",
-            summary,
-            "",
-            f"Code `{kind.code}`, exit {kind.exit_code}, HTTP {kind.http_status}. Across a trust "
-            f"boundary it says only: *{kind.public_default}*.",
-        ]
+        figures = f"Code `{kind.code}`, exit {kind.exit_code}, HTTP {kind.http_status}."
+        public = f"Across a trust boundary it says only: *{kind.public_default}*."
+        lines += ["", f"## {kind.__name__} {{#{kind.code}}}", "", summary, "", figures, public]
     return "\n".join(lines) + "\n"
 
 
