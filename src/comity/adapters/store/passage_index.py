@@ -119,9 +119,17 @@ class PassageIndex:
         try:
             self._load()
         except (ValueError, OSError):  # unreadable: the store has all that it takes to build it
-            with self._told():
-                shutil.rmtree(self._folder)
-                self._load()
+            self.clear()
+
+    def clear(self) -> None:
+        """Starts again with an empty index, at generation 0.
+
+        Raises:
+            UnavailableError: The folder cannot be written.
+        """
+        with self._told():
+            shutil.rmtree(self._folder)
+            self._load()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

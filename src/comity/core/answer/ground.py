@@ -30,7 +30,7 @@ class GroundSettings:
         min_sentence_coverage: Nor does a sentence that holds less.
     """
 
-    min_passage_coverage: float = 0.6
+    min_passage_coverage: float = 0.7
     min_sentence_coverage: float = 0.3
 
     def __post_init__(self) -> None:

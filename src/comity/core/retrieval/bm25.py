@@ -32,7 +32,7 @@ class Bm25:
     def __init__(self, question: Iterable[str], statistics: TermStatistics) -> None:
         # Sorted, so that every site and the gateway add in one order and agree to the last bit.
         self._weights = {term: idf(term, statistics) for term in sorted(set(question))}
-        self._total = sum(self._weights.values())
+        self._total = sum(weight for weight in self._weights.values())
         self._mean = statistics.mean_length or 1.0
 
     def score(self, counts: Mapping[str, int], length: int) -> float:
