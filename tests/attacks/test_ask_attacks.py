@@ -245,7 +245,7 @@ def test_a_site_that_breaks_the_protocol_is_named_and_not_quoted(
 ) -> None:
     honest = AskedSite(tmp_path)
     honest.store.write([document("g", ALARM)])
-    rogue: Any = RogueSite(offer, lambda opaque: Given((give,) if give else (), ()))
+    rogue: Any = RogueSite(offer, lambda _: Given((give,) if give else (), ()))
     asked = gateway([honest.local(), rogue])
     answer = asked.ask("What to do when the occlusion alarm of the pump sounds?", asker="analyst")
     assert [one.site for one in answer.silent] == ["rogue"]

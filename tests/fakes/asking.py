@@ -20,6 +20,7 @@ from comity.adapters.store.passages import TantivyPassageStore
 from comity.core.policy.rule import CollectionPolicy, ReleaseLevel, SitePolicy
 from comity.ids import CollectionName, DocumentId, ExchangeId, FederationName, PassageId, SiteName
 from comity.ports import Document, Passage, PassageStore
+from comity.services.ask import AskedSite as Reached
 from comity.services.ask import AskSettings, Gateway, LocalSite
 from comity.services.gate import Gate, GateParts, SiteIdentity
 from comity.services.search import (
@@ -49,12 +50,15 @@ def document(name: str, text: str, collection: CollectionName = OPEN) -> Documen
     return Document(whole, collection, hashlib.sha256(text.encode()).digest(), (passage,))
 
 
+NORTH = SiteName("north")
+
+
 @dataclass
 class AskedSite:
     """One site with documents of its own."""
 
     folder: Path
-    name: SiteName = SiteName("north")
+    name: SiteName = NORTH
     terms: Sequence[CollectionPolicy] = TERMS
     settings: SearchSettings = field(default_factory=SearchSettings)
     masks: Masks = no_masks
@@ -84,6 +88,6 @@ def question(text: str, name: str = "q1", asker: str = "analyst", limit: int = 5
     return Question(ExchangeId(name), asker, text, limit)
 
 
-def gateway(sites: Sequence[LocalSite], settings: AskSettings | None = None) -> Gateway:
+def gateway(sites: Sequence[Reached], settings: AskSettings | None = None) -> Gateway:
     """A gateway over sites in this process."""
     return Gateway(sites, (SetClock(), UnsafeCountingRng()), settings)

@@ -19,8 +19,30 @@ from comity.errors import ConfigError
 from comity.ids import CollectionName, SiteName
 
 pieces = st.sampled_from(
-    ["# ", "## Heading", "\n", "\n\n", "- ", "1. ", "a word", ". ", "Is it? ", "| cell ", "\t", " "]
-    + ["naïve ", "Straße", "\u202e", "\u00a0", "\r\n", "e.g. x", "0.5 mg", "漢字。", "😀", "x" * 40]
+    [
+        "# ",
+        "## Heading",
+        "\n",
+        "\n\n",
+        "- ",
+        "1. ",
+        "a word",
+        ". ",
+        "Is it? ",
+        "| cell ",
+        "\t",
+        " ",
+        "naïve ",
+        "Straße",
+        "\u202e",
+        "\u00a0",
+        "\r\n",
+        "e.g. x",
+        "0.5 mg",
+        "漢字。",
+        "😀",
+        "x" * 40,
+    ]
 )
 texts = st.one_of(st.text(), st.lists(pieces, max_size=60).map("".join))
 bounds = st.integers(1, 60).flatmap(

@@ -124,6 +124,7 @@ class FailingSite(SlowSite):
         self._error = error
 
     def candidates(self, question: Question) -> Offer:
+        del question
         raise self._error
 
 

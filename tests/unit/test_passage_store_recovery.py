@@ -28,7 +28,7 @@ def filled(folder: Path) -> Path:
 
 def found(folder: Path, term: str) -> list[str]:
     store = TantivyPassageStore(folder)
-    hits = [hit.passage for hit in store.search([term], INSIDE, 10)]
+    hits: list[str] = [hit.passage for hit in store.search([term], INSIDE, 10)]
     store.close()
     return hits
 
