@@ -69,7 +69,9 @@ class LinearTrainer:
         error = self.probabilities(arrays, features)
         error[np.arange(len(labels)), labels] -= 1.0
         outer = features[:, :, None] * error[:, None, :]
-        return np.concatenate([outer.reshape(len(labels), -1), error], axis=1)
+        return np.concatenate(
+            [outer.reshape(len(labels), self.features * self.classes), error], axis=1
+        )
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -78,9 +78,11 @@ class MlpTrainer:
         error[np.arange(records), labels] -= 1.0
         inner = (error @ arrays["weights"].T) * (hidden > 0)
         parts = (
-            (features[:, :, None] * inner[:, None, :]).reshape(records, -1),
+            (features[:, :, None] * inner[:, None, :]).reshape(
+                records, self.features * self.hidden
+            ),
             inner,
-            (hidden[:, :, None] * error[:, None, :]).reshape(records, -1),
+            (hidden[:, :, None] * error[:, None, :]).reshape(records, self.hidden * self.classes),
             error,
         )
         return np.concatenate(parts, axis=1)
