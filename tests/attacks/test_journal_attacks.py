@@ -35,6 +35,7 @@ from comity.cli.journal import command as journal_command
 from comity.cli.ledger import command as ledger
 from comity.core.chain.heads import head_message
 from comity.core.chain.record import Head, link
+from comity.core.policy.rule import SitePolicy
 from comity.errors import (
     BudgetExhausted,
     ComityError,
@@ -44,10 +45,10 @@ from comity.errors import (
     Verification,
     VersionMismatch,
 )
-from comity.ids import SiteName
+from comity.ids import FederationName, SiteName
 from comity.ports import SignedHead
 from comity.release import Released
-from comity.services.gate import Gate
+from comity.services.gate import Gate, SiteIdentity
 
 
 @dataclass
@@ -190,6 +191,16 @@ def both_parts(disk: OnDisk) -> None:
     forge_head(disk, Head(5, bytes(32)))
 
 
+def alter_and_hash_anew(disk: OnDisk) -> None:
+    with sqlite3.connect(disk.layout.journal) as db:
+        row = db.execute("SELECT kind, previous, body FROM record WHERE sequence = 6").fetchone()
+        forged = link(Head(5, row[1]), row[0], row[2].replace(b'"e2"', b'"e7"'))
+        db.execute(
+            "UPDATE record SET body = ?, hash = ? WHERE sequence = 6", (forged.body, forged.hash)
+        )
+    db.close()
+
+
 def cut_and_old_head(disk: OnDisk) -> None:
     disk.sql("DELETE FROM record WHERE sequence > 8")
     disk.put_back("old", disk.layout.head)
@@ -197,6 +208,11 @@ def cut_and_old_head(disk: OnDisk) -> None:
 
 ATTACKS: list[tuple[str, Callable[[OnDisk], object], str]] = [
     ("two records change places", reorder, "one of them was replaced|was altered"),
+    (
+        "a record is altered and its hash made anew",
+        alter_and_hash_anew,
+        "record 7 does not follow record 6",
+    ),
     ("the tail is cut off", cut, "5 records were cut off"),
     (
         "an old journal is put back",
@@ -262,6 +278,15 @@ def test_old_copies_of_both_parts_are_noticed_by_the_head_that_a_peer_holds(disk
     _, gate = disk.open()
     with pytest.raises(JournalBehind):
         gate.release(exchange("e9"), [arrays()])
+
+
+def test_the_journal_of_another_site_is_refused(disk: OnDisk) -> None:
+    journal = SqliteJournal(disk.layout.journal)
+    other = Site(journal=journal, heads=FileHeadKeeper(disk.layout.head))
+    ports = other.gate()._ports
+    with pytest.raises(Verification, match="this is the journal of site-b, not of site-x"):
+        Gate(SiteIdentity(FederationName("hospitals"), SiteName("site-x")), SitePolicy(), ports)
+    journal.close()
 
 
 def test_a_kept_head_of_another_site_is_refused(disk: OnDisk) -> None:
@@ -354,6 +379,21 @@ def test_a_peers_copy_that_equals_the_journals_head_shows_that_nothing_was_lost(
     _, gate = disk.open()
     assert not gate.budget(PATIENTS).closed
     gate.reserve(PATIENTS, plan(1), purpose="x")
+
+
+def test_a_peers_copy_above_or_below_the_journals_head_shows_a_loss(
+    disk: OnDisk, tmp_path: Path
+) -> None:
+    known = tmp_path / "peers-head.json"
+    shutil.copy(disk.layout.head, known)
+    disk.put_back("old", disk.layout.journal)
+    disk.layout.head.unlink()
+    assert "every privacy budget counts as spent" in restore(disk, "--known", str(known))
+    site, _ = disk.open()
+    assert [record.kind for record in site.records()].count("journal.lost") == 5
+    disk.close()
+    disk.layout.head.unlink()
+    assert "every privacy budget counts as spent" in restore(disk, "--known", str(known))
 
 
 def test_an_old_head_without_a_peers_copy_costs_the_budgets(disk: OnDisk) -> None:

@@ -93,6 +93,18 @@ def test_any_change_of_any_field_of_any_record_is_named(
 
 
 @given(BODIES, st.data())
+def test_a_record_replaced_together_with_its_hash_is_named_by_the_next(
+    bodies: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    records = chain([*bodies, ("last", b"")])
+    index = data.draw(st.integers(0, len(records) - 2))
+    old = records[index]
+    records[index] = link(Head(index, old.previous), old.kind, old.body + b"x")
+    with pytest.raises(Verification, match=f"record {index + 2} does not follow"):
+        list(verified(records))
+
+
+@given(BODIES, st.data())
 def test_a_record_taken_out_or_two_swapped_before_the_end_is_named(
     bodies: list[tuple[str, bytes]], data: st.DataObject
 ) -> None:

@@ -380,8 +380,13 @@ def test_passages_are_counted_by_question_and_by_day_over_restarts() -> None:
     (back,) = site.gate().release(question("q3"), [passage()])
     assert isinstance(back, Withheld), "a clock that is set back opens no new day"
     site.clock.now_s += 2 * 86_400
-    (forward,) = site.gate().release(question("q4"), [passage()])
-    assert isinstance(forward, Released)
+    forward = site.gate().release(question("q4"), [passage(1), passage(2)])
+    assert [type(out) for out in forward] == [Released, Released]
+    (third, fourth) = site.gate().release(question("q5"), [passage(3), passage(4)])
+    assert [type(out) for out in (third, fourth)] == [Released, Withheld]
+    site.clock.now_s += 86_400
+    again = site.gate().release(question("q5"), [passage(3), passage(4)])
+    assert [type(out) for out in again] == [Released, Withheld], "asked again on another day"
 
 
 def test_a_part_with_more_passages_than_a_question_may_have_stays_whole() -> None:

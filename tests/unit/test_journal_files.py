@@ -84,10 +84,10 @@ def test_a_note_is_read_by_its_digest_and_erased_from_the_file(tmp_path: Path) -
     assert note.endswith(b"the Miller case")
     site.journal.erase_note(digest)
     assert site.journal.note(digest) is None
-    site.gate().release(exchange(), [arrays()])
-    site.journal.close()
     for path in tmp_path.iterdir():
         assert b"Miller" not in path.read_bytes(), path
+    site.gate().release(exchange(), [arrays()])
+    site.journal.close()
 
 
 def test_a_journal_at_its_bound_refuses_a_commit_whole_and_reads_on(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from comity.adapters.store.layout import state_layout
 from comity.adapters.store.system import SystemClock
 from comity.errors import ConfigError, Verification
 from comity.ids import SiteName
-from comity.services.custody import WAY_BACK, Custody
+from comity.services.custody import WAY_BACK, Custody, site_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,11 +71,11 @@ def open_state(folder: Path, *, read_only: bool = True) -> Iterator[State]:
     keys = load_identity(layout.identity)
     heads = FileHeadKeeper(layout.head)
     kept = heads.load()
-    site = kept.site if kept else SiteName(folder.name)
     if read_only and not layout.journal.exists():
         raise Verification(f"{layout.journal} is gone, yet its head was kept", hint=WAY_BACK)
     journal = SqliteJournal(layout.journal, read_only=read_only)
     try:
+        site = (kept.site if kept else site_of(journal)) or SiteName(folder.name)
         clock = SystemClock()
         custody = Custody(site, journal, heads, keys, clock, replay_window=REPLAY_WINDOW)
         yield State(site, journal, custody)

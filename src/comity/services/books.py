@@ -44,6 +44,7 @@ class Books:
     def __init__(self, *, replay_window: int) -> None:
         self.head = Head()
         self.ledger = LedgerState()
+        self.site = ""
         self.policy = ""
         self.day = 0
         self.kept = 0
@@ -79,7 +80,7 @@ class Books:
         elif record.kind == EXCHANGE:
             self._take_exchange(record.sequence, body)
         elif record.kind == POLICY:
-            self.policy = _text(body, "digest")
+            self.policy, self.site = _text(body, "digest"), _text(body, "site")
         elif record.kind == RESTORED:
             self.restored_at = record.sequence
         self.kept = max(self.kept, _number(body, "kept"))

@@ -20,7 +20,7 @@ from comity.core.privacy.ledger import Closed, LedgerEvent, ledger_record
 from comity.errors import ConfigError, JournalBehind, Verification
 from comity.ids import SiteName
 from comity.ports import Clock, Entry, HeadKeeper, Journal, KeyStore, SignedHead
-from comity.services.books import LOST, RESTORED, SCHEMA_VERSION, Books
+from comity.services.books import LOST, POLICY, RESTORED, SCHEMA_VERSION, Books, record_body
 
 WAY_BACK = "put the newer journal back, or record the loss with: comity journal restore"
 
@@ -45,7 +45,7 @@ class Custody:
         replay_window: See `Books`.
 
     Raises:
-        Verification: A record or the kept head was altered.
+        Verification: A record or the kept head was altered, or they are another site's.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Custody:
         self._kept = Head()
         self._behind = ""
         self.books = self._read()
+        if self.books.site not in {"", site}:
+            raise Verification(f"this is the journal of {self.books.site}, not of {site}")
         self._open()
 
     @property
@@ -236,6 +238,14 @@ class Custody:
             raise Verification(f"a head of {signed.site} was given as one of {self._site}")
         message = head_message(signed.site, signed.head)
         self._keys.verify(self._keys.public_key(), message, signed.signature)
+
+
+def site_of(journal: Journal) -> SiteName | None:
+    """Whose journal it is, as its first policy record says, unverified; None where it is empty."""
+    for record in journal.records():
+        if record.kind == POLICY:
+            return SiteName(str(record_body(record).get("site")))
+    return None
 
 
 def _refuse_other_writer(head: Head) -> NoReturn:

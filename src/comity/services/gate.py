@@ -356,7 +356,12 @@ class Gate:
         digest = hashlib.sha256(encode(policy_record(self._policy))).hexdigest()
         if self._custody.behind or digest == self._custody.books.policy:
             return
-        record = {"digest": digest, "protections_off": list(protections_off(self._policy))}
+        record = {
+            "federation": self._identity.federation,
+            "site": self._identity.site,
+            "digest": digest,
+            "protections_off": list(protections_off(self._policy)),
+        }
         self._custody.commit([], [(POLICY, record)])
 
     def _tell(self, exchange: Exchange, weighed: Sequence[Weighed], sequence: int) -> None:
