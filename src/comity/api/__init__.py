@@ -12,7 +12,7 @@ from comity.api.federation import Federation
 from comity.api.results import SiteReport, TrainResult
 from comity.core.privacy.plan import training_plan
 from comity.ports import Table
-from comity.services.ask import Answer
+from comity.services.answer import Answer
 
 __all__ = [
     "Answer",

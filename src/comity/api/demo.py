@@ -37,7 +37,7 @@ from comity.errors import UnavailableError
 from comity.events import EventSink, ignore
 from comity.ids import SiteName
 from comity.ports import Metrics, Table, Trainer
-from comity.services.ask import Answer
+from comity.services.answer import Answer
 from comity.services.train import ComparisonRow, comparison_row, rehearse
 
 HOSPITALS: Final = ("northgate", "lakeside", "riverside", "st-anne")

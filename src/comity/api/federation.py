@@ -23,7 +23,8 @@ from comity.services.train import reserve_everywhere
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import RunOutcome
-    from comity.services.ask import Answer, Gateway
+    from comity.services.answer import Answer
+    from comity.services.ask import Gateway
 
 
 class Federation:

@@ -11,7 +11,7 @@ from rich.text import Text
 from comity.cli.terminal import console, json_option, print_json
 
 if TYPE_CHECKING:
-    from comity.services.ask import Answer
+    from comity.services.answer import Answer
 
 
 @click.command()

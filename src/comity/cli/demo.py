@@ -21,7 +21,7 @@ from comity.events import Event, ExchangeFinished, SiteDropped
 
 if TYPE_CHECKING:
     from comity.api.demo import DemoResult
-    from comity.services.ask import Answer
+    from comity.services.answer import Answer
 
 ASKED_AS: Final = "clinician"
 EPSILON_IN_WORDS: Final = (

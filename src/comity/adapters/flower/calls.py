@@ -72,7 +72,8 @@ def print_app_traceback(error: BaseException) -> None:
     ]
     lines = ["Traceback of the app (most recent call last):\n", *traceback.format_list(frames)]
     lines += traceback.format_exception_only(type(error), error)
-    print("".join(lines), end="", file=sys.stderr, flush=True)  # noqa: T201 - the site's own log
+    sys.stderr.write("".join(lines))
+    sys.stderr.flush()
 
 
 _OURS = (__file__.rpartition("/")[0], sys.modules["flwr"].__path__[0])
