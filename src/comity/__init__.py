@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_csv,
         scaled,
         server_app,
+        training_plan,
     )
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "read_csv",
     "scaled",
     "server_app",
+    "training_plan",
 ]
 
 

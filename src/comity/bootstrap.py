@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ def open_site(
             by others.
         UnavailableError: The folder cannot be written, or another process holds the journal.
         Verification: The journal was altered.
+        PolicyRefused: Two data sets have one source, or a name stands for other data.
     """
     from comity.adapters.accounting.dp_accountant import DpAccountant  # noqa: PLC0415 - takes 1 s
     from comity.adapters.pki.keys import (  # noqa: PLC0415 - likewise
@@ -195,7 +197,14 @@ def open_site(
             rng=rng,
         )
         gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
+        for name, section in file.datasets.items():
+            gate.bind_dataset(DatasetName(name), _source_digest(section.path))
         yield OpenSite(file, policy, gate, journal)
+
+
+def _source_digest(path: Path) -> str:
+    """What the ledger knows a data set's source by: where it lies, whatever it is called."""
+    return hashlib.sha256(b"comity/source/v1" + bytes(path.resolve())).hexdigest()
 
 
 # --- asking -----------------------------------------------------------------------------------

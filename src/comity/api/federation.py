@@ -31,10 +31,9 @@ class Federation:
     """The sites of a federation file, each behind its own gate and journal.
 
     Example:
-        >>> import comity
-        >>> with comity.Federation.local("examples/clinics/federation.toml") as federation:
-        ...     federation.sites
-        ('clinic-a', 'clinic-b')
+        with comity.Federation.local("federation.toml") as federation:
+            result = federation.train("diagnosis", dataset="patients")
+            answer = federation.ask("How soon are antibiotics given?", asker="clinician")
 
     Use it as a context manager, or call `close`: an open journal has one owner.
     """

@@ -1,0 +1,191 @@
+"""`comity demo` as a stranger runs it: real processes, real journals."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMITY = Path(sys.executable).with_name("comity")
+
+
+def comity(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(COMITY), *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = comity(folder, "demo")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "comity-demo/run-1/results.json").read_text("utf-8"))
+    return folder, done.stdout, results
+
+
+def test_piped_it_is_plain_text(demo: tuple[Path, str, dict[str, Any]]) -> None:
+    assert "\x1b" not in demo[1]
+    assert "\r" not in demo[1]
+    assert "round 20 of 20" in demo[1]
+
+
+def test_no_raw_record_left_and_the_budget_was_kept(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    results = demo[2]
+    assert results["raw_records_that_left"] == 0
+    for site in results["sites"]:
+        budget = site["budget"]
+        assert 0 < budget["epsilon_spent"] <= budget["epsilon_total"] <= 8
+        assert budget["delta"] < 1 / sum(results["records"][site["site"]].values())
+        assert budget["opened"]
+
+
+def test_training_together_beats_the_sites_alone_at_the_same_epsilon(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    rows = {row["name"]: row for row in demo[2]["comparison"]}
+    together, pooled = rows.pop("federated"), rows.pop("pooled")
+    assert demo[2]["seeds"] == 5
+    assert {row["epsilon"] for row in rows.values()} == {together["epsilon"]}
+    alone = [row["accuracy"]["mean"] for row in rows.values()]
+    assert together["accuracy"]["mean"] > sum(alone) / len(alone) + 0.05
+    assert together["accuracy"]["mean"] > 0.9
+    assert pooled["epsilon"] is None
+
+
+def test_what_nobody_measured_is_withheld(demo: tuple[Path, str, dict[str, Any]]) -> None:
+    assert demo[2]["withheld"] == {"train.metrics = withhold": 4 * 20}
+    assert len(demo[2]["history"]["accuracy"]) == 20
+
+
+def test_answers_are_cited_and_the_unanswerable_is_not_guessed_at(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    first, second, third = demo[2]["answers"]
+    for answer in (first, second):
+        assert answer["citations"]
+        assert len({one["site"] for one in answer["citations"]}) >= 2
+        for one in answer["citations"]:
+            assert f"[{one['number']}]" in answer["answer"]
+            text = (demo[0] / "comity-demo/run-1" / one["site"] / one["document"]).read_text(
+                "utf-8"
+            )
+            plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+            assert " ".join(one["quote"].split()) in plain
+    assert third["abstained"]
+    assert third["citations"] == []
+
+
+def test_closed_collections_are_named_alike_for_every_question(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    closed = [answer["closed"] for answer in demo[2]["answers"]]
+    assert closed[0] == closed[1] == closed[2]
+    assert closed[0]
+    assert all(one["policy"].startswith("collections.") for one in closed[0])
+
+
+class Loads(html.parser.HTMLParser):
+    """What a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "iframe", "img", "object", "embed"}:
+            self.found.append(tag)
+        self.found += [
+            f"{name}={value}"
+            for name, value in attrs
+            if name in {"src", "href"} and not str(value).startswith("#")
+        ]
+
+
+def test_the_report_loads_nothing(demo: tuple[Path, str, dict[str, Any]]) -> None:
+    page = (demo[0] / "comity-demo/run-1/report.html").read_text("utf-8")
+    loads = Loads()
+    loads.feed(page)
+    assert loads.found == []
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page.replace("url(#", "")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
+def test_the_report_draws_in_a_browser(
+    demo: tuple[Path, str, dict[str, Any]], tmp_path: Path
+) -> None:
+    picture = tmp_path / "report.png"
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+    subprocess.run(
+        [
+            "chromium",
+            *flags.split(),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1200,2400",
+            f"--screenshot={picture}",
+            f"file://{demo[0] / 'comity-demo/run-1/report.html'}",
+        ],
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    assert picture.stat().st_size > 50_000
+
+
+def test_the_next_three_commands_work_as_printed(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    commands = demo[1].split("Try next\n")[1].strip().splitlines()
+    assert len(commands) == 3
+    for line in commands:
+        program, *arguments = shlex.split(line)
+        assert program == "comity"
+        done = comity(demo[0], *arguments)
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def test_the_journals_verify(demo: tuple[Path, str, dict[str, Any]]) -> None:
+    for site in ("northgate", "lakeside", "riverside", "st-anne"):
+        state = f"comity-demo/run-1/{site}/state"
+        for part in ("audit", "ledger"):
+            done = comity(demo[0], part, "verify", "--state", state)
+            assert done.returncode == 0, done.stderr
+
+
+def test_a_budget_that_does_not_cover_the_plan_is_refused_before_training(tmp_path: Path) -> None:
+    done = comity(tmp_path, "demo", "--budget", "1")
+    assert done.returncode == 3
+    assert "round" not in done.stdout
+    assert "budget-exhausted" in done.stderr
+    assert "plan 13 of these 60 equal steps, or raise noise_multiplier" in done.stderr
+    assert not (tmp_path / "comity-demo/run-1/model.npz").exists()
+
+
+def test_json_is_one_object_and_a_second_run_gets_a_folder_of_its_own(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    done = comity(demo[0], "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["files"]["folder"] == "comity-demo/run-2"
+    assert document["run"] != demo[2]["run"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    done = comity(tmp_path, "demo", "--folder", "file")
+    assert done.returncode == 5
+    assert "file" in done.stderr
+    assert "--folder" in done.stderr
