@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import comity
-from comity.adapters.flower import grid
-from comity.adapters.flower.site_engine import Outgoing
+from comity.adapters.flower.site_engine import Outgoing, send_out
 from comity.api.demo import DemoSettings, run_demo
 from comity.api.results import TrainResult
 
@@ -39,14 +38,13 @@ def everything_in(outgoing: Outgoing) -> bytes:
 def wire(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """All that leaves a site's gate for the coordinator; a tap on the line, nothing is changed."""
     seen: list[bytes] = []
-    real = grid.send_out
 
     def tapped(*arguments: Any) -> Outgoing:
-        outgoing: Outgoing = real(*arguments)
+        outgoing: Outgoing = send_out(*arguments)
         seen.append(everything_in(outgoing))
         return outgoing
 
-    monkeypatch.setattr(grid, "send_out", tapped)
+    monkeypatch.setattr("comity.adapters.flower.grid.send_out", tapped)
     return seen
 
 
