@@ -87,6 +87,7 @@ def run_over_sites(
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
 
     dataset, reservations = reserved
@@ -109,7 +110,8 @@ def run_over_sites(
                 {"data-path": str(section.path)},
             )
         )
-    return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
+    with quiet():
+        return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
 
 
 def _guarded_sites(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -106,10 +105,9 @@ class Federation:
             gates = {site.name: site.gate for site in self._sites}
             reserved = reserve_everywhere(gates, name, plan, purpose=f"train {Path(app).name}")
         overrides = [f"{key}={_toml(value)}" for key, value in (run_config or {}).items()]
-        with _quiet_flower():
-            outcome = run_over_sites(
-                Path(app), self._sites, (name, reserved), (overrides, seed), events
-            )
+        outcome = run_over_sites(
+            Path(app), self._sites, (name, reserved), (overrides, seed), events
+        )
         return self._result(outcome, name)
 
     def ask(self, question: str, *, asker: str) -> Answer:
@@ -185,18 +183,6 @@ def _site_report(site: OpenSite, outcome: RunOutcome, dataset: DatasetName) -> S
         left.unprotected,
         site.gate.budget(dataset) if budgeted else None,
     )
-
-
-@contextlib.contextmanager
-def _quiet_flower() -> Iterator[None]:
-    """Keeps Flower's own account of each round off the terminal: results and events tell it."""
-    logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _toml(value: object) -> str:
