@@ -151,7 +151,7 @@ def test_the_next_three_commands_work_as_printed(
     assert len(commands) == 3
     for line in commands:
         program, *arguments = shlex.split(line)
-        assert program == "comity"
+        assert Path(program) == COMITY
         done = comity(demo[0], *arguments)
         assert done.returncode == 0, (line, done.stderr)
 

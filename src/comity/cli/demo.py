@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,8 +257,19 @@ def next_commands(result: DemoResult) -> tuple[str, ...]:
     """Three commands that work as they stand."""
     files = result.files
     question = "How is a patient with delirium cared for?"
+    comity = program()
     return (
-        f"comity audit show --state {files.folder}/northgate/state",
-        f'comity ask "{question}" --federation {files.federation} --as {ASKED_AS}',
-        "comity new my-app --template numpy",
+        f"{comity} audit show --state {files.folder}/northgate/state",
+        f'{comity} ask "{question}" --federation {files.federation} --as {ASKED_AS}',
+        f"{comity} new my-app --template numpy",
     )
+
+
+def program() -> str:
+    """What to type for this very program: its name where the PATH finds it, else its path."""
+    started = Path(sys.argv[0]).absolute()
+    found = shutil.which("comity")
+    if found is not None and Path(found).absolute() == started:
+        return "comity"
+    here = Path.cwd()
+    return str(started.relative_to(here) if started.is_relative_to(here) else started)
