@@ -1,0 +1,1 @@
+"""Secure aggregation: the coordinator learns a sum over sites and nothing about any single one."""

@@ -1,0 +1,114 @@
+"""What a site checks of a plan and of a reveal, each against its own terms and its own roster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from comity.core.secagg.messages import MAX_METRICS, RevealRequest, RoundSpec
+from comity.core.secagg.quantize import MAX_EXPONENT, range_of
+from comity.core.secagg.ring import RINGS, limit
+from comity.core.secagg.site_state import Member, SiteState
+from comity.core.secagg.terms import check_threshold
+from comity.errors import Malformed, NotAMember, PolicyRefused, Verification
+
+
+def check_plan(member: Member, state: SiteState, spec: RoundSpec) -> None:
+    """Checks a plan whose run, epoch, round and attempt are right.
+
+    Raises:
+        Malformed: Its cohort or tensors are no set, or a number is out of bounds.
+        NotAMember: The cohort holds a site that this one shares no key with.
+        CohortTooSmall: Too few sites for this site's terms.
+        PolicyRefused: Threshold, ring, attempts, range, weight or skipped rounds break the terms;
+            names which.
+    """
+    _check_cohort(member, state, spec.cohort)
+    check_threshold(member.terms, len(spec.cohort), spec.threshold)
+    _check_numbers(member, spec)
+    _check_bounds(member, state, spec)
+
+
+def check_survivors(member: Member, spec: RoundSpec, request: RevealRequest) -> None:
+    """Checks that a reveal could be for this site's upload.
+
+    Raises:
+        Malformed: The survivors are no sorted set, or the shares are not theirs.
+        Verification: They are not of the cohort, too few, or this site is not among them.
+    """
+    survivors = request.survivors
+    _check_sorted(survivors, "survivors")
+    if request.receiver != member.site:
+        raise Verification(f"a reveal for {request.receiver}, not for this site")
+    if not set(survivors) <= set(spec.cohort):
+        raise Verification("the survivors are not all of the cohort")
+    if member.site not in survivors:
+        raise Verification("this site uploaded, and is told that it dropped out")
+    if len(survivors) < spec.threshold:
+        raise Verification(
+            f"{len(survivors)} survivors, fewer than the threshold of {spec.threshold}"
+        )
+    senders = tuple(name for name, _, _ in request.shares)
+    if senders != tuple(name for name in survivors if name != member.site):
+        raise Malformed("a reveal must bring the share of each survivor, in order")
+
+
+def _check_cohort(member: Member, state: SiteState, cohort: Sequence[str]) -> None:
+    _check_sorted(cohort, "cohort")
+    if member.site not in cohort:
+        raise Verification("the cohort does not hold this site")
+    for name in cohort:
+        if name != member.site and not state.chain(name):
+            raise NotAMember(f"this site shares no key with {name[:80]!r} in this epoch")
+
+
+def _check_sorted(names: Sequence[str], what: str) -> None:
+    if list(names) != sorted(set(names)):
+        raise Malformed(f"the {what} must be sorted, each site once")
+
+
+def _check_numbers(member: Member, spec: RoundSpec) -> None:
+    if spec.ring_bits not in RINGS:
+        raise Malformed(f"a ring of {spec.ring_bits} bits")
+    if spec.ring_bits not in member.terms.rings:
+        raise PolicyRefused(f"a ring of {spec.ring_bits} bits; this site does not allow it")
+    if spec.metric_slots > MAX_METRICS or spec.attempt < 1 or spec.round_number < 1:
+        raise Malformed("round and attempt count from 1, and metrics have a bound")
+    names = [name for name, _, _ in spec.tensors]
+    if len(set(names)) != len(names):
+        raise Malformed("a tensor stands twice in the plan")
+    if any(size < 0 or abs(exponent) > MAX_EXPONENT for _, size, exponent in spec.tensors):
+        raise Malformed("a tensor's size or exponent is out of bounds")
+    if spec.clip_norm < 0:
+        raise Malformed(f"clip_norm is {spec.clip_norm}")
+
+
+def _check_bounds(member: Member, state: SiteState, spec: RoundSpec) -> None:
+    terms = member.terms
+    bound = limit(spec.ring_bits, len(spec.cohort))
+    if spec.attempt > terms.max_attempts:
+        raise PolicyRefused(f"attempt {spec.attempt}; this site allows {terms.max_attempts}")
+    if spec.round_number - state.chain_round > terms.max_skipped_rounds:
+        raise PolicyRefused(
+            f"round {spec.round_number} skips more than {terms.max_skipped_rounds} rounds",
+            hint="announce a new epoch",
+        )
+    if spec.weight_key != terms.weight_key:
+        raise PolicyRefused(
+            f"weighed by {spec.weight_key[:80]!r}; this site weighs by {terms.weight_key!r}"
+        )
+    if not 1 <= spec.max_weight <= terms.max_weight:
+        raise PolicyRefused(
+            f"a largest weight of {spec.max_weight}; this site allows {terms.max_weight}"
+        )
+    for tensor in spec.plan():
+        reach = range_of(tensor, bound)
+        if reach < terms.smallest_range:
+            raise PolicyRefused(
+                f"tensor {tensor.name[:80]!r} is given a range of {reach:.3g}; the smallest that "
+                f"this site allows is {terms.smallest_range:g}"
+            )
+        if spec.clip_norm > reach:
+            raise PolicyRefused(
+                f"tensor {tensor.name[:80]!r} has a range of {reach:.3g}, below the clip norm of "
+                f"{spec.clip_norm:g}: a sum could wrap"
+            )
