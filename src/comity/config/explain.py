@@ -160,6 +160,7 @@ def _train(site: SiteFile) -> Iterator[Statement]:
             f"{noise.noise_multiplier:g} times that."
         )
     yield Statement("train.site-noise", text, written=noise is not None)
+    yield _sums(site, policy)
     trusted = sorted(policy.trusted_trainers)
     text = "No trainer is trusted, so no record-level privacy claim is believed."
     if trusted:
@@ -169,6 +170,17 @@ def _train(site: SiteFile) -> Iterator[Statement]:
     yield Statement(
         "train.max-reply-bytes", text, written="max_reply_bytes" in _written(site.train)
     )
+
+
+def _sums(site: SiteFile, policy: TrainPolicy) -> Statement:
+    sums = policy.sums
+    colluders = "a quarter of the others" if sums.max_colluders is None else sums.max_colluders
+    honest = "2 (3 above six sites)" if sums.min_honest is None else sums.min_honest
+    text = (
+        f"It sums among {sums.min_cohort} sites or more, of which {colluders} may collude with the "
+        f"coordinator; whatever is learned is a sum over at least {honest} honest ones."
+    )
+    return Statement("train.secure-sums", text, written="secure_sums" in _written(site.train))
 
 
 def _fate(rule: Rule, kind: PartKind, policy: TrainPolicy) -> str:

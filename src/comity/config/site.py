@@ -20,6 +20,7 @@ from comity.config.section import (
     SourcePath,
     wrong,
 )
+from comity.config.sums import SecureSumsSection
 from comity.core.policy.rule import (
     Budget,
     CollectionPolicy,
@@ -146,6 +147,9 @@ class TrainSection(Section):
     site_noise: SiteNoiseSection | None = Field(
         default=None, description="Clip and noise by the gate itself, for any app."
     )
+    secure_sums: SecureSumsSection = Field(
+        default_factory=SecureSumsSection, description="What this site demands of a secure sum."
+    )
     max_reply_bytes: int = Field(
         default=2**31, ge=1, le=2**40, description="The most bytes of one reply."
     )
@@ -163,6 +167,7 @@ class TrainSection(Section):
             rules=MappingProxyType(rules),
             trusted_trainers=frozenset(map(AppDigest, self.trusted_trainers)),
             site_noise=SiteNoise(noise.clip_norm, noise.noise_multiplier) if noise else None,
+            sums=self.secure_sums.policy(),
             max_reply_bytes=self.max_reply_bytes,
         )
 

@@ -34,8 +34,9 @@ class Left:
     Attributes:
         parts: Released parts.
         size_bytes: Their bytes.
-        unprotected: Of these, parts that are neither scalar metrics nor arrays under a privacy
-            claim: the only ones in which a record could have left as it is.
+        unprotected: Of these, parts that are neither scalar metrics, nor arrays under a privacy
+            claim, nor messages of a secure sum: the only ones in which a record could have left
+            as it is.
     """
 
     parts: int
@@ -59,8 +60,8 @@ def left_for_run(records: Iterable[Record], run: str) -> Left:
                 continue
             parts += 1
             size += int(str(part["size_bytes"]))
-            scalars = part["kind"] == PartKind.METRICS
-            unprotected += not scalars and part["claim"] == NO_CLAIM
+            safe = part["kind"] in {PartKind.METRICS, PartKind.PROTOCOL}
+            unprotected += not safe and part["claim"] == NO_CLAIM
     return Left(parts, size, unprotected)
 
 
@@ -95,11 +96,14 @@ def _told(kind: str, body: Mapping[str, Any]) -> str:
 def _exchange(body: Mapping[str, Any]) -> str:
     parts: list[dict[str, Any]] = parts_of(body)
     left = [part for part in parts if part["outcome"] == "released"]
-    stayed = [part for part in parts if part["outcome"] != "released"]
-    gave = ", ".join(
-        f"{part['kind']} {part['name']!r} ({_size(part['size_bytes'])}, {_claim(part['claim'])})"
-        for part in left
-    )
+    summed = [part for part in parts if part["outcome"] == "summed"]
+    stayed = [part for part in parts if part["outcome"] == "withheld"]
+    gave = ", ".join(f"{part['kind']} {part['name']!r} ({_worth(part)})" for part in left)
+    if summed:
+        inside = ", ".join(
+            f"{part['kind']} {part['name']!r} ({_claim(part['claim'])})" for part in summed
+        )
+        gave += f", masked, with {inside} inside the sum"
     kept = ", ".join(f"{part['kind']} {part['name']!r} ({part['policy']})" for part in stayed)
     sentence = f"gave {body['asker']} {gave or 'nothing'}{_purpose(body)}"
     return sentence + (f"; withheld {kept}." if kept else ".")
@@ -143,6 +147,11 @@ def _plan(body: Mapping[str, Any]) -> str:
         + (f" ({item['sampling']} {item['sampling_rate']})" if item["sampling"] != "none" else "")
         for item in body["plan"]
     )
+
+
+def _worth(part: Mapping[str, Any]) -> str:
+    size = _size(part["size_bytes"])
+    return size if part["kind"] == PartKind.PROTOCOL else f"{size}, {_claim(part['claim'])}"
 
 
 def _claim(unit: str) -> str:

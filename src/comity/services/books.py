@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from comity.core.chain.canonical import decode
@@ -33,6 +33,42 @@ class Answered:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class SumMark:
+    """How far a site came in the secure sums of one run, by its journal.
+
+    Attributes:
+        epoch: The last epoch in which it announced keys or uploaded.
+        round_number: The last round that it uploaded for, or said that it does not fit.
+        attempt: The last attempt of it.
+        revealed: The last round whose reveal it answered.
+        sums: Rounds that it took part in.
+    """
+
+    epoch: int = 0
+    round_number: int = 0
+    attempt: int = 0
+    revealed: int = 0
+    sums: int = 0
+
+    def after(self, place: Mapping[str, object]) -> SumMark:
+        """The mark after one more message, whose place a record tells."""
+        epoch, number = _number(place, "epoch"), _number(place, "round")
+        stage = _text(place, "stage")
+        if stage == "reveal":
+            return replace(self, epoch=epoch, revealed=number)
+        if stage not in {"upload", "repeat", "unfit"}:
+            return replace(self, epoch=epoch)
+        fresh = number > self.round_number
+        return replace(
+            self,
+            epoch=epoch,
+            round_number=number,
+            attempt=_number(place, "attempt"),
+            sums=self.sums + fresh,
+        )
+
+
 class Books:
     """The state of one site, folded from its journal.
 
@@ -52,6 +88,8 @@ class Books:
         self._window = replay_window
         self._answered: OrderedDict[ExchangeId, Answered] = OrderedDict()
         self._passages: dict[tuple[str, str], int] = {}
+        self._sums: OrderedDict[str, SumMark] = OrderedDict()
+        self._sums_today = 0
 
     @classmethod
     def read(cls, records: Iterable[Record], *, replay_window: int) -> Books:
@@ -94,6 +132,14 @@ class Books:
         """Passages of a collection that one asker got on `day`, which is `self.day` or later."""
         return self._passages.get((collection, asker), 0) if day == self.day else 0
 
+    def sum_mark(self, run: str) -> SumMark:
+        """How far this site came in the secure sums of `run`."""
+        return self._sums.get(run, SumMark())
+
+    def sums(self, day: int) -> int:
+        """Secure sums that this site took part in on `day`, which is `self.day` or later."""
+        return self._sums_today if day == self.day else 0
+
     def day_at(self, wall_s: float) -> int:
         """The day that counts now: days since 1970-01-01 UTC, never before the last one recorded.
 
@@ -110,11 +156,24 @@ class Books:
         if day > self.day:
             self.day = day
             self._passages.clear()
+            self._sums_today = 0
         for part in parts_of(body):
             count = _number(part, "passages")
             if count:
                 key = (_text(part, "collection"), _text(body, "asker"))
                 self._passages[key] = self._passages.get(key, 0) + count
+            place = part.get("sum")
+            if isinstance(place, dict):
+                self._take_sum(place)
+
+    def _take_sum(self, place: Mapping[str, object]) -> None:
+        run = _text(place, "run")
+        before = self.sum_mark(run)
+        after = self._sums[run] = before.after(place)
+        self._sums.move_to_end(run)
+        self._sums_today += after.sums - before.sums
+        if len(self._sums) > self._window:
+            self._sums.popitem(last=False)
 
 
 def record_body(record: Record) -> dict[str, object]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from comity.core.chain.canonical import encode
 from comity.core.policy.decide import policy_record, protections_off
@@ -23,22 +23,21 @@ from comity.core.privacy.event import Plan
 from comity.core.privacy.ledger import Freed
 from comity.errors import Malformed, PolicyRefused, Replay
 from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
-from comity.ids import DatasetName, FederationName, ReservationId, SiteName
-from comity.ports import (
-    Accountant,
-    Clock,
-    Exchange,
-    HeadKeeper,
-    Journal,
-    KeyStore,
-    Rng,
-    SignedHead,
-)
+from comity.ids import DatasetName, ReservationId
+from comity.ports import Exchange, SignedHead
 from comity.release import Released, Withheld, claim_seal
-from comity.services.books import EXCHANGE, POLICY, Answered, parts_of, record_body
+from comity.services.books import EXCHANGE, POLICY, Answered, SumMark, parts_of, record_body
 from comity.services.custody import Custody, Note
+from comity.services.door import Door, GateLimits, GateParts, Mask, SiteIdentity
 from comity.services.ledger import Admission, BudgetState, budget_of, budget_state, reserved
-from comity.services.parts import Part, Weighed, request_tag, weigh, within_quotas
+from comity.services.parts import (
+    SUMMED_KINDS,
+    Part,
+    Weighed,
+    request_tag,
+    weigh,
+    within_quotas,
+)
 from comity.services.spend import Spender
 
 __all__ = [
@@ -47,6 +46,7 @@ __all__ = [
     "Gate",
     "GateLimits",
     "GateParts",
+    "Mask",
     "Part",
     "SiteIdentity",
     "UnsafeSimulationGate",
@@ -55,53 +55,6 @@ __all__ = [
 _SEAL: Final = claim_seal(__name__)
 _TAG_KEY: Final = b"comity/request-tag/v1"
 _SALT_BYTES: Final = 16
-
-
-class Door(Protocol):
-    """What an engine needs of a site: a way out."""
-
-    def release(
-        self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""
-    ) -> tuple[Released[Any] | Withheld, ...]:
-        """Decides on each part and returns what may leave, in the order given."""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteIdentity:
-    """Who this site is."""
-
-    federation: FederationName
-    site: SiteName
-
-
-@dataclass(frozen=True, slots=True)
-class GateParts:
-    """The ports that a gate works through."""
-
-    journal: Journal
-    heads: HeadKeeper
-    keys: KeyStore
-    accountant: Accountant
-    clock: Clock
-    rng: Rng
-
-
-@dataclass(frozen=True, slots=True)
-class GateLimits:
-    """Bounds on what a gate holds.
-
-    Attributes:
-        replay_window: How many of the last exchanges are remembered as answered; an older one that
-            comes again costs again.
-        max_parts: Parts of one exchange.
-        max_note_bytes: Text that a person typed for one exchange or plan.
-        max_name_chars: Each name and id of an exchange, which a peer chose.
-    """
-
-    replay_window: int = 100_000
-    max_parts: int = 10_000
-    max_note_bytes: int = 4_096
-    max_name_chars: int = 256
 
 
 class Gate:
@@ -183,6 +136,53 @@ class Gate:
             if answered is not None:
                 return self._again(exchange, weighed, request, answered)
             return self._release_new(exchange, weighed, request, note)
+
+    def release_sum(
+        self, exchange: Exchange, parts: Sequence[Part], mask: Mask
+    ) -> tuple[Released[Any], tuple[Withheld, ...]]:
+        """Decides, spends and protects as `release` does; then arrays and metrics leave masked.
+
+        Everything is one transaction: what was spent stands in the journal before the masked
+        message leaves, and is never freed after it.
+
+        Args:
+            exchange: What is asked, by whom.
+            parts: What would be summed.
+            mask: Makes the one message that leaves, from the protected parts.
+
+        Returns:
+            The message, and a refusal for each part that stays.
+
+        Raises:
+            PolicyRefused: Nothing may be summed, a bound on sums is reached, or as for `release`.
+            DataError: As for `release`, or as `mask` raises.
+            BudgetExhausted: More ran than was reserved.
+            JournalBehind: The journal is behind its head.
+            Replay: The exchange was answered before.
+            UnavailableError: The journal could not be written; nothing left.
+        """
+        with self._lock:
+            self._custody.check_open()
+            self._check_size(exchange, parts)
+            self._check_sums(exchange)
+            weighed = weigh(self._policy, exchange, parts, in_sum=True)
+            if not any(item.summed for item in weighed):
+                policies = ", ".join(item.decision.policy for item in weighed) or "an empty reply"
+                raise PolicyRefused(
+                    f"nothing of this reply may be summed: {policies}",
+                    hint="a site's owner may let arrays or metrics leave in a secure sum",
+                )
+            request = request_tag(self._tag_key, exchange, weighed)
+            if self._custody.books.answered(exchange.exchange) is not None:
+                raise Replay(f"exchange {exchange.exchange} was answered before")
+            outcomes = self._release_new(exchange, weighed, request, "", mask)
+            stayed = (item for item in outcomes[:-1] if isinstance(item, Withheld))
+            return cast("Released[Any]", outcomes[-1]), tuple(stayed)
+
+    def sum_mark(self, run: str) -> SumMark:
+        """How far this site came in the secure sums of `run`, by its journal."""
+        with self._lock:
+            return self._custody.books.sum_mark(run)
 
     def reserve(self, dataset: DatasetName, plan: Plan, *, purpose: str) -> ReservationId:
         """Reserves a whole plan before any of it runs.
@@ -280,12 +280,18 @@ class Gate:
             return self._custody.head()
 
     def _release_new(
-        self, exchange: Exchange, weighed: Sequence[Weighed], request: str, note: str
+        self,
+        exchange: Exchange,
+        weighed: Sequence[Weighed],
+        request: str,
+        note: str,
+        mask: Mask | None = None,
     ) -> tuple[Released[Any] | Withheld, ...]:
         books = self._custody.books
         day = books.day_at(self._ports.clock.wall_s())
         quoted = within_quotas(self._policy, exchange, weighed, books, day)
         spent = self._spender.spend(exchange, quoted, books.ledger)
+        given = _masked(self._policy, exchange, spent.weighed, mask)
         kept = self._note(note) if note else None
         record: Mapping[str, object] = {
             "exchange": exchange.exchange,
@@ -297,14 +303,14 @@ class Gate:
             "day": day,
             "request": request,
             "note": kept.digest if kept else "",
-            "parts": [item.record(exchange) for item in spent.weighed],
+            "parts": [item.record(exchange) for item in given],
         }
         head = self._custody.commit(
             spent.events, [(EXCHANGE, record)], notes=[kept] if kept else []
         )
-        outcomes = tuple(_outcome(item, head.sequence) for item in spent.weighed)
+        outcomes = tuple(_outcome(item, head.sequence) for item in given if not item.summed)
         self._last = (request, outcomes)
-        self._tell(exchange, spent.weighed, head.sequence)
+        self._tell(exchange, given, head.sequence)
         return outcomes
 
     def _again(
@@ -343,6 +349,13 @@ class Gate:
                 f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"
             )
 
+    def _check_sums(self, exchange: Exchange) -> None:
+        terms, books = self._policy.train.sums, self._custody.books
+        if books.sum_mark(exchange.run).sums >= terms.sums_per_run:
+            raise PolicyRefused(f"run {exchange.run} had its {terms.sums_per_run} sums here")
+        if books.sums(books.day_at(self._ports.clock.wall_s())) >= terms.sums_per_day:
+            raise PolicyRefused(f"this site had its {terms.sums_per_day} sums of the day")
+
     def _note(self, text: str) -> Note:
         raw = text.encode()
         if len(raw) > self._limits.max_note_bytes:
@@ -365,13 +378,13 @@ class Gate:
         self._custody.commit([], [(POLICY, record)])
 
     def _tell(self, exchange: Exchange, weighed: Sequence[Weighed], sequence: int) -> None:
-        left = [item for item in weighed if item.leaves]
+        left = [item for item in weighed if item.leaves and not item.summed]
         self._events(
             ExchangeCommitted(
                 site=self._identity.site,
                 exchange=exchange.exchange,
                 released=len(left),
-                withheld=len(weighed) - len(left),
+                withheld=sum(not item.leaves for item in weighed),
                 size_bytes=sum(item.content.size_bytes for item in left),
                 journal_sequence=sequence,
             )
@@ -390,6 +403,28 @@ class UnsafeSimulationGate:
         """Returns each part's value as it is, released under sequence 0."""
         del exchange, note
         return tuple(Released(part.value, 0, seal=_SEAL) for part in parts)
+
+    def release_sum(
+        self, exchange: Exchange, parts: Sequence[Part], mask: Mask
+    ) -> tuple[Released[Any], tuple[Withheld, ...]]:
+        """Masks all arrays and metrics; all else stays, as one number a site is what a sum is."""
+        del exchange
+        message = mask([part for part in parts if part.kind in SUMMED_KINDS])
+        return Released(message.value, 0, seal=_SEAL), ()
+
+    def sum_mark(self, run: str) -> SumMark:
+        """Nothing lasts here."""
+        del run
+        return SumMark()
+
+
+def _masked(
+    policy: SitePolicy, exchange: Exchange, weighed: Sequence[Weighed], mask: Mask | None
+) -> Sequence[Weighed]:
+    if mask is None:
+        return weighed
+    protected = [replace(item.part, value=item.value) for item in weighed if item.summed]
+    return [*weighed, *weigh(policy, exchange, [mask(protected)])]
 
 
 def _outcome(item: Weighed, sequence: int) -> Released[Any] | Withheld:

@@ -31,9 +31,40 @@ from comity.services.books import Books
 from comity.services.protect import checked_finite, checked_like, only_class_name, shortened
 
 NO_CLAIM: Final = "none"
+SUMMED_KINDS: Final = frozenset({PartKind.ARRAYS, PartKind.METRICS})
+"""Kinds that leave inside a secure sum."""
 
 _NOTHING: Final = Content("", 0)
 _MAX_NAME: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SumPlace:
+    """Where a message of a secure sum stands; what the journal keeps a site's place by.
+
+    Attributes:
+        run: The run.
+        epoch: Of the site's keys.
+        round_number: Counts sums within the run.
+        attempt: Within the round.
+        stage: ``announce``, ``link``, ``upload``, ``repeat``, ``unfit`` or ``reveal``.
+    """
+
+    run: str
+    epoch: int
+    round_number: int
+    attempt: int
+    stage: str
+
+    def record(self) -> dict[str, object]:
+        """What the audit chain says of it."""
+        return {
+            "run": self.run,
+            "epoch": self.epoch,
+            "round": self.round_number,
+            "attempt": self.attempt,
+            "stage": self.stage,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +82,7 @@ class Part:
             and dtypes, and the gate's noise bounds the difference from them.
         trainer: Digest of the trainer that ran; None where it is not known.
         collection: The collection of scores, counts and passages; the exchange's own by default.
+        place: For a message of a secure sum: where it stands.
     """
 
     kind: PartKind
@@ -61,6 +93,7 @@ class Part:
     reference: Arrays | None = None
     trainer: AppDigest | None = None
     collection: str = ""
+    place: SumPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +106,7 @@ class Weighed:
         value: What leaves if it leaves.
         content: Digest and size of `value`; empty where it stays.
         claim: The privacy claim that stands for it: ``none`` or the unit it protects.
+        summed: It leaves only inside a secure sum, as part of a masked upload.
     """
 
     part: Part
@@ -80,19 +114,23 @@ class Weighed:
     value: Any = None
     content: Content = _NOTHING
     claim: str = NO_CLAIM
+    summed: bool = False
 
     @property
     def leaves(self) -> bool:
-        """Whether it leaves."""
+        """Whether it leaves, by itself or inside a sum."""
         return self.decision.allowed
 
     def record(self, exchange: Exchange) -> dict[str, object]:
         """What the audit chain says of it."""
+        place = {"sum": self.part.place.record()} if self.part.place else {}
+        released = "summed" if self.summed else "released"
         return {
+            **place,
             "kind": self.part.kind.value,
             "name": self.part.name[:_MAX_NAME],
             "collection": collection_of(exchange, self.part),
-            "outcome": "released" if self.leaves else "withheld",
+            "outcome": released if self.leaves else "withheld",
             "policy": self.decision.policy,
             "reason": self.decision.reason,
             "passages": passages_in(self.part) if self.leaves else 0,
@@ -102,15 +140,17 @@ class Weighed:
         }
 
 
-def weigh(policy: SitePolicy, exchange: Exchange, parts: Sequence[Part]) -> list[Weighed]:
-    """Decides on each part and checks those that may leave.
+def weigh(
+    policy: SitePolicy, exchange: Exchange, parts: Sequence[Part], *, in_sum: bool = False
+) -> list[Weighed]:
+    """Decides on each part and checks those that may leave; `in_sum` inside a secure sum.
 
     Raises:
         DataError: A number is NaN or infinite, a value has no encoding, or arrays differ from those
             that the round started from.
         PolicyRefused: Together they are larger than the policy allows.
     """
-    weighed = [_weigh_one(policy, exchange, part) for part in parts]
+    weighed = [_weigh_one(policy, exchange, part, in_sum=in_sum) for part in parts]
     size_bytes = sum(item.content.size_bytes for item in weighed)
     if size_bytes > policy.train.max_reply_bytes:
         raise PolicyRefused(
@@ -178,14 +218,16 @@ def passages_in(part: Part) -> int:
     return len(part.value) if isinstance(part.value, list | tuple) else 1
 
 
-def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part) -> Weighed:
-    if part.kind in COLLECTION_KINDS:
+def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part, *, in_sum: bool) -> Weighed:
+    terms: CollectionPolicy | None = None
+    if part.kind is PartKind.PROTOCOL and part.place is not None:
+        decision = Decision(allowed=True, policy="train.secure-sums")
+    elif part.kind in COLLECTION_KINDS:
         name = CollectionName(collection_of(exchange, part))
         decision = decide_collection(policy, name, exchange.asker, part.kind)
         terms = policy.collections.get(name, CollectionPolicy(name))
     else:
-        decision = decide_reply(policy.train, exchange.message_type, part.kind)
-        terms = None
+        decision = decide_reply(policy.train, exchange.message_type, part.kind, in_sum=in_sum)
     if not decision.allowed:
         return Weighed(part, decision)
     value: object = part.value
@@ -195,5 +237,7 @@ def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part) -> Weighed:
         value = checked_like(value, part.reference, part.name)
     elif part.kind is PartKind.PASSAGE and terms is not None:
         value = shortened(value, terms)
-    checked_finite(value, part.name)
-    return Weighed(part, decision, value, content_of(value))
+    if part.kind is not PartKind.PROTOCOL:
+        checked_finite(value, part.name)
+    summed = in_sum and part.kind in SUMMED_KINDS
+    return Weighed(part, decision, value, content_of(value), summed=summed)

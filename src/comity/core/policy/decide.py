@@ -14,6 +14,7 @@ from comity.core.policy.rule import (
     ReleaseLevel,
     Rule,
     SitePolicy,
+    SumPolicy,
     TrainPolicy,
 )
 from comity.ids import CollectionName
@@ -45,11 +46,20 @@ class Decision:
     reason: str = ""
 
 
-def decide_reply(policy: TrainPolicy, message_type: str, kind: PartKind) -> Decision:
-    """Decides on one part of an app's reply."""
+def decide_reply(
+    policy: TrainPolicy, message_type: str, kind: PartKind, *, in_sum: bool = False
+) -> Decision:
+    """Decides on one part of an app's reply.
+
+    Args:
+        policy: The site's rules for training apps.
+        message_type: What the app was asked.
+        kind: What the part is.
+        in_sum: The part would leave inside a secure sum: less than what `Rule.PLAIN` allows.
+    """
     rule = policy.rule_for(message_type, kind)
     name = f"{message_type}.{kind.value} = {rule.value}"
-    if rule is Rule.PLAIN:
+    if rule is Rule.PLAIN or (rule is Rule.SUM and in_sum):
         return Decision(allowed=True, policy=name)
     if rule is Rule.SUM:
         return Decision(
@@ -133,6 +143,7 @@ def policy_record(policy: SitePolicy) -> dict[str, object]:
             "clip_norm": repr(noise.clip_norm),
             "noise_multiplier": repr(noise.noise_multiplier),
         },
+        "sums": _sums_record(train.sums),
         "max_reply_bytes": train.max_reply_bytes,
         "budgets": {
             name: {
@@ -153,6 +164,23 @@ def policy_record(policy: SitePolicy) -> dict[str, object]:
             }
             for name, terms in policy.collections.items()
         },
+    }
+
+
+def _sums_record(sums: SumPolicy) -> dict[str, object]:
+    return {
+        "min_cohort": sums.min_cohort,
+        "max_colluders": sums.max_colluders,
+        "min_honest": sums.min_honest,
+        "rings": sorted(sums.rings),
+        "max_attempts": sums.max_attempts,
+        "max_skipped_rounds": sums.max_skipped_rounds,
+        "smallest_range": repr(sums.smallest_range),
+        "weight_key": sums.weight_key,
+        "max_weight": sums.max_weight,
+        "hybrid": sums.hybrid,
+        "sums_per_run": sums.sums_per_run,
+        "sums_per_day": sums.sums_per_day,
     }
 
 

@@ -33,6 +33,8 @@ class PartKind(StrEnum):
     SCORES = "scores"
     PASSAGE = "passage"
     COUNTS = "counts"
+    PROTOCOL = "protocol"
+    """A message of a secure sum: keys, a masked vector, shares; made by the site, not by an app."""
 
 
 class ReleaseLevel(StrEnum):
@@ -100,6 +102,41 @@ class Budget:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class SumPolicy:
+    """What a site demands of a secure sum; the coordinator has no say in it.
+
+    Attributes:
+        min_cohort: The fewest sites that it sums among.
+        max_colluders: How many of them may collude with the coordinator; None for a quarter of
+            the others.
+        min_honest: The fewest honest sites in anything that can be learned; None for 2 up to six
+            sites and 3 above.
+        rings: Rings allowed, in bits.
+        max_attempts: The most attempts of one round.
+        max_skipped_rounds: The most rounds between two in which the site takes part.
+        smallest_range: The smallest range of values that a plan may ask for.
+        weight_key: The metric that weighs a contribution.
+        max_weight: The largest weight that a plan may ask for.
+        hybrid: Whether keys must be hybrid, with ML-KEM-768 beside X25519.
+        sums_per_run: The most sums of one run.
+        sums_per_day: The most sums of one day.
+    """
+
+    min_cohort: int = 3
+    max_colluders: int | None = None
+    min_honest: int | None = None
+    rings: frozenset[int] = frozenset({16, 32})
+    max_attempts: int = 5
+    max_skipped_rounds: int = 10_000
+    smallest_range: float = 2.0**-20
+    weight_key: str = "num-examples"
+    max_weight: int = 2**32
+    hybrid: bool = False
+    sums_per_run: int = 10_000
+    sums_per_day: int = 100_000
+
+
 def _train_rules() -> Mapping[tuple[str, PartKind], Rule]:
     return MappingProxyType({})
 
@@ -115,12 +152,14 @@ class TrainPolicy:
             `Rule.SUM`, everything else is `Rule.WITHHOLD`.
         trusted_trainers: Digests of the trainers whose record-level privacy claim is credited.
         site_noise: Clip and noise by the gate itself, for any app; None leaves arrays unnoised.
+        sums: What the site demands of a secure sum.
         max_reply_bytes: Bound on one reply.
     """
 
     rules: Mapping[tuple[str, PartKind], Rule] = field(default_factory=_train_rules)
     trusted_trainers: frozenset[AppDigest] = frozenset()
     site_noise: SiteNoise | None = None
+    sums: SumPolicy = field(default_factory=SumPolicy)
     max_reply_bytes: int = 2**31
 
     def rule_for(self, message_type: str, kind: PartKind) -> Rule:
