@@ -51,6 +51,35 @@ class ExchangeFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SumOpened(Event):
+    """A secure sum was opened: the coordinator learned it, and no single contribution.
+
+    `sites` are in it, `dropped` of the cohort are not; `attempts` counts those of its round;
+    `capped` weights were cut to the largest that the plan allowed.
+    """
+
+    run: RunId
+    round_number: int
+    message_type: str
+    sites: int
+    dropped: int
+    attempts: int
+    capped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptVoid(Event):
+    """An attempt of a secure sum gave nothing; `sites` are named for it, `cause` says why."""
+
+    run: RunId
+    round_number: int
+    attempt: int
+    cause: str
+    sites: tuple[SiteName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished(Event):
     """A run ended, with the total wall time in seconds."""
 

@@ -181,6 +181,72 @@ class Trainer(Protocol):
         """Scores `arrays` on `data`: at least ``accuracy``, and ``auc`` for two classes."""
 
 
+# --- secure sums ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SealedUpload:
+    """A masked upload: what travels in its header, and the vector beside it.
+
+    Attributes:
+        header: The encoded message.
+        vector: Words of a ring, uint16 or uint32.
+    """
+
+    header: bytes
+    vector: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptContribution:
+    """What a site gave to a round, noise included: given again to a later attempt, never anew.
+
+    Attributes:
+        round_number: The round.
+        received: Digest of the message that it answers.
+        arrays: What is summed.
+        weight: How much it counts.
+        metrics: Weighted metrics.
+        names: The app's words for what is summed.
+    """
+
+    round_number: int
+    received: bytes
+    arrays: Arrays
+    weight: float
+    metrics: tuple[float, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSum:
+    """A site's place in the secure sums of one run.
+
+    Attributes:
+        state: The encoded state; it holds keys.
+        contribution: What was given to the round that is open; None once it was revealed.
+        upload: What left for the attempt that is open; None where none waits for its reveal.
+    """
+
+    state: bytes
+    contribution: KeptContribution | None = None
+    upload: SealedUpload | None = None
+
+
+class SumStore(Protocol):
+    """Keeps a site's places in secure sums: durably, so that a crash repeats nothing."""
+
+    def load(self, run: str) -> KeptSum | None:
+        """What was kept last for `run`; None where nothing was."""
+
+    def keep(self, run: str, kept: KeptSum) -> None:
+        """Replaces what is kept for `run`; on disk when this returns.
+
+        Raises:
+            UnavailableError: The disk is full or read-only; what was kept before still stands.
+        """
+
+
 # --- asking -----------------------------------------------------------------------------------
 
 

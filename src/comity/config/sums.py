@@ -20,8 +20,8 @@ class SecureSumsSection(Section):
         default=None,
         ge=0,
         le=1024,
-        description="Sites that may collude with the coordinator; a quarter of the others by "
-        "default.",
+        description="Sites that may collude with the coordinator; a quarter of the roster's others "
+        "by default.",
     )
     min_honest: int | None = Field(
         default=None,
@@ -35,10 +35,13 @@ class SecureSumsSection(Section):
     )
     max_attempts: int = Field(default=5, ge=1, le=100, description="The most attempts of a round.")
     max_skipped_rounds: int = Field(
-        default=10_000, ge=0, le=10**6, description="The most rounds missed between two taken."
+        default=1_000, ge=0, le=10**5, description="The most rounds missed between two taken."
+    )
+    max_unfits: int = Field(
+        default=8, ge=0, le=10**6, description="How often in a run it says that a plan is too fine."
     )
     smallest_range: float = Field(
-        default=2.0**-20, gt=0, description="The smallest range of values that a plan may ask for."
+        default=2.0**-10, gt=0, description="The smallest range of values that a plan may ask for."
     )
     weight_key: str = Field(
         default="num-examples", min_length=1, description="The metric that weighs a contribution."

@@ -94,6 +94,11 @@ class Roster:
         )
 
 
+def identity_keys(roster: Roster, role: Role) -> dict[MemberName, bytes]:
+    """The identity keys of all members in one role, by name, sorted."""
+    return {member.name: member.public_key for member in roster.members if member.role is role}
+
+
 def sign_roster(roster: Roster, root: KeyStore) -> bytes:
     """The roster's file, signed by the federation's root key."""
     fields = _fields(roster)

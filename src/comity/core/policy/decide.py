@@ -175,6 +175,7 @@ def _sums_record(sums: SumPolicy) -> dict[str, object]:
         "rings": sorted(sums.rings),
         "max_attempts": sums.max_attempts,
         "max_skipped_rounds": sums.max_skipped_rounds,
+        "max_unfits": sums.max_unfits,
         "smallest_range": repr(sums.smallest_range),
         "weight_key": sums.weight_key,
         "max_weight": sums.max_weight,

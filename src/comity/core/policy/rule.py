@@ -108,13 +108,14 @@ class SumPolicy:
 
     Attributes:
         min_cohort: The fewest sites that it sums among.
-        max_colluders: How many of them may collude with the coordinator; None for a quarter of
-            the others.
+        max_colluders: How many sites may collude with the coordinator; None for a quarter of the
+            roster's others.
         min_honest: The fewest honest sites in anything that can be learned; None for 2 up to six
             sites and 3 above.
         rings: Rings allowed, in bits.
         max_attempts: The most attempts of one round.
         max_skipped_rounds: The most rounds between two in which the site takes part.
+        max_unfits: How often in one run it says that a plan's range is too small.
         smallest_range: The smallest range of values that a plan may ask for.
         weight_key: The metric that weighs a contribution.
         max_weight: The largest weight that a plan may ask for.
@@ -128,8 +129,9 @@ class SumPolicy:
     min_honest: int | None = None
     rings: frozenset[int] = frozenset({16, 32})
     max_attempts: int = 5
-    max_skipped_rounds: int = 10_000
-    smallest_range: float = 2.0**-20
+    max_skipped_rounds: int = 1_000
+    max_unfits: int = 8
+    smallest_range: float = 2.0**-10
     weight_key: str = "num-examples"
     max_weight: int = 2**32
     hybrid: bool = False

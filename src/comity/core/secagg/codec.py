@@ -209,6 +209,11 @@ def decode(kind: type[M], body: bytes) -> M:
     return kind(**fields)
 
 
+def code_of(body: bytes) -> int:
+    """Which message `body` claims to be; 0 where it is none."""
+    return body[_HEADER_BYTES - 1] if len(body) >= _HEADER_BYTES else 0
+
+
 def _take(body: bytes, start: int, size: int, name: str) -> tuple[bytes, int]:
     end = start + size
     if end > len(body):

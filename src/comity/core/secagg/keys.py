@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -114,9 +115,19 @@ def pair_seed(chain: bytes, context: bytes) -> bytes:
     return expand(chain, "pair", context)
 
 
-def share_key(chain: bytes, sender: str, receiver: str, context: bytes) -> bytes:
-    """The AES key of the one share that `sender` has for `receiver` in one attempt."""
-    return expand(chain, "share", sender, receiver, context)
+def share_key(chain: bytes, pair: tuple[str, str], context: bytes, committed: bytes) -> bytes:
+    """The AES key of one share.
+
+    It depends on the commitment to the share, so that a site which was put back to an older state
+    and deals another share never uses a key twice.
+
+    Args:
+        chain: Of the pair.
+        pair: Sender and receiver.
+        context: Of the attempt.
+        committed: The commitment that travels with the share.
+    """
+    return expand(chain, "share", *pair, context, committed)
 
 
 def vector_key(seed: bytes, context: bytes) -> bytes:
@@ -127,3 +138,26 @@ def vector_key(seed: bytes, context: bytes) -> bytes:
 def tail_key(seed: bytes, context: bytes) -> bytes:
     """The AES key of a mask over the tail: a stream of its own, or its first words would show."""
     return expand(seed, "tail", context)
+
+
+def context_of(spec: bytes, binding: bytes, received: bytes, names: Sequence[str]) -> bytes:
+    """What all keys of an attempt come from.
+
+    Args:
+        spec: The encoded plan.
+        binding: Digest of the epoch's announcements.
+        received: Digest of the message that the site received, made by the site.
+        names: The app's words for what the site sums.
+    """
+    return digest("context", spec, binding, received, digest("names", *names))
+
+
+def commitment(label: str, context: bytes, *parts: bytes | str) -> bytes:
+    """A commitment to a uniform value of at least 248 bits: its digest, under its place."""
+    return digest(f"commit {label}", context, *parts)
+
+
+def pair_commitment(context: bytes, pair: tuple[str, str], seed: bytes) -> bytes:
+    """A commitment to a pair's seed, the same from both sides."""
+    lower, higher = sorted(pair)
+    return commitment("pair", context, lower, higher, seed)

@@ -25,7 +25,7 @@ RingVector: TypeAlias = NDArray[np.unsignedinteger[Any]]
 """Words of a ring: uint16 or uint32 of a vector, uint64 of a tail; little-endian."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Stream:
     """One mask: its 32-byte key, and whether it is subtracted."""
 

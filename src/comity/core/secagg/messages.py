@@ -9,10 +9,9 @@ reveal     coordinator -> RevealRequest          site -> Reveal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar, Final
 
-from comity.core.secagg.codec import Layout, Number, Octets, Real, Rows, Text
+from comity.core.secagg.codec import Layout, Number, Octets, Real, Rows, Text, encode
 from comity.core.secagg.keys import KEY_BYTES, MLKEM_CIPHERTEXT_BYTES, MLKEM_PUBLIC_BYTES
 from comity.core.secagg.quantize import Tensor
 from comity.core.secagg.shamir import SHARE_BYTES
@@ -21,6 +20,7 @@ from comity.core.secagg.tail import tail_words
 MAX_SITES: Final = 1024
 MAX_TENSORS: Final = 100_000
 MAX_METRICS: Final = 64
+MAX_LABEL_BYTES: Final = 256
 DIGEST_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 NONCE_BYTES: Final = 32
@@ -28,12 +28,13 @@ SEALED_SHARE_BYTES: Final = SHARE_BYTES + 16
 
 _NAME: Final = Text(63)
 _RUN: Final = Text(128)
-_LABEL: Final = Text(256)
+_LABEL: Final = Text(MAX_LABEL_BYTES)
 _DIGEST: Final = Octets(DIGEST_BYTES, DIGEST_BYTES)
 _KEY: Final = Octets(KEY_BYTES, KEY_BYTES)
 _SIGNATURE: Final = Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)
 _NAMES: Final = Rows(MAX_SITES, (_NAME,))
 _MAX_BODY: Final = 4096
+_REVEAL_TAG: Final = b"comity/secagg/v1/reveal\0"
 _BODIES: Final = Rows(MAX_SITES, (Octets(1, _MAX_BODY),))
 _EPOCH: Final[Layout] = (
     ("federation", _NAME),
@@ -47,21 +48,32 @@ class AnnounceRequest:
     """Asks for a site's keys of a run's epoch."""
 
     CODE: ClassVar[int] = 1
-    LAYOUT: ClassVar[Layout] = (*_EPOCH, ("roster_version", Number(8)), ("hybrid", Number(1)))
+    LAYOUT: ClassVar[Layout] = (
+        *_EPOCH,
+        ("first_round", Number(8)),
+        ("roster_version", Number(8)),
+        ("hybrid", Number(1)),
+    )
     federation: str
     run: str
     epoch: int
+    first_round: int
     roster_version: int
     hybrid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A site's fresh public keys of one epoch, signed by its identity key."""
+    """A site's fresh public keys of one epoch, signed by its identity key.
+
+    Attributes:
+        first_round: The round that the epoch's chains start at; the same at every site.
+    """
 
     CODE: ClassVar[int] = 2
     LAYOUT: ClassVar[Layout] = (
         *_EPOCH,
+        ("first_round", Number(8)),
         ("roster_version", Number(8)),
         ("site", _NAME),
         ("x25519", _KEY),
@@ -72,6 +84,7 @@ class Announcement:
     federation: str
     run: str
     epoch: int
+    first_round: int
     roster_version: int
     site: str
     x25519: bytes
@@ -131,8 +144,9 @@ class RoundSpec:
         tensors: Rows of (name, size, exponent); see `quantize.Tensor`.
         metric_slots: Room for metrics in the tail.
         weight_key: The metric that weighs a contribution.
-        max_weight: The public largest weight.
+        max_weight: The public largest weight, a power of two.
         clip_norm: Bound on an update's L2 norm; 0 for none.
+        names: The app's words for what is summed, once they are known; empty before.
     """
 
     CODE: ClassVar[int] = 6
@@ -149,6 +163,7 @@ class RoundSpec:
         ("weight_key", _LABEL),
         ("max_weight", Number(8)),
         ("clip_norm", Real()),
+        ("names", Rows(MAX_METRICS + 2, (_LABEL,))),
     )
     federation: str
     run: str
@@ -164,6 +179,7 @@ class RoundSpec:
     weight_key: str
     max_weight: int
     clip_norm: float = 0.0
+    names: tuple[str, ...] = ()
 
     def plan(self) -> tuple[Tensor, ...]:
         """The tensors, typed."""
@@ -220,30 +236,21 @@ class Upload:
     commitment: bytes
 
 
-class Reason(IntEnum):
-    """Why a contribution does not fit a plan."""
-
-    VALUES = 1
-    WEIGHT = 2
-
-
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """One bit, in place of an upload: this plan's range or largest weight is too small."""
+    """One bit, in place of an upload: the range that this plan gives some tensor is too small."""
 
     CODE: ClassVar[int] = 9
     LAYOUT: ClassVar[Layout] = (
         *_EPOCH,
         ("round_number", Number(8)),
         ("attempt", Number(4)),
-        ("reason", Number(1)),
     )
     federation: str
     run: str
     epoch: int
     round_number: int
     attempt: int
-    reason: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +284,19 @@ class RevealRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """In place of a reveal: a site's sealed share does not open, or is not what it committed to.
+
+    Who is at fault, dealer, accuser or whoever carried the share, it does not decide.
+    """
+
+    CODE: ClassVar[int] = 12
+    LAYOUT: ClassVar[Layout] = (("context", _DIGEST), ("dealer", _NAME))
+    context: bytes
+    dealer: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Reveal:
     """A site's answer: for each peer a share of its self mask or the pair's seed, never both.
 
@@ -299,3 +319,8 @@ class Reveal:
     shares: tuple[tuple[str, bytes], ...]
     seeds: tuple[tuple[str, bytes], ...]
     names: tuple[str, ...]
+
+
+def reveal_message(request: RevealRequest) -> bytes:
+    """What the coordinator signs of a reveal request."""
+    return _REVEAL_TAG + encode(request, without="signature")

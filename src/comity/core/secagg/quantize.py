@@ -28,6 +28,8 @@ WEIGHT_STEPS: Final = 2**16
 MAX_EXPONENT: Final = 100
 FLOOR: Final = 2.0**-4
 """A tensor is taken to change by at least this part of what the largest one does."""
+_MAX_WEIGHT: Final = 2.0**60
+_TINIEST: Final = 2.0**-1000
 _BLOCK: Final = 2**16
 
 
@@ -46,7 +48,7 @@ class Tensor:
     exponent: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rounding:
     """How values become whole: to the nearest, or by chance under a key.
 
@@ -71,32 +73,40 @@ def exponents(magnitudes: Sequence[float], bound: int, headroom: float) -> list[
         headroom: How many times larger a value may be and still fit.
     """
     top = max(magnitudes, default=0.0) or 1.0
-    expected = [max(magnitude, top * FLOOR) * headroom for magnitude in magnitudes]
-    return [clamped_exponent(math.floor(math.log2(bound / value))) for value in expected]
-
-
-def clamped_exponent(exponent: int) -> int:
-    """`exponent` within what float32 can scale by."""
-    return max(-MAX_EXPONENT, min(MAX_EXPONENT, exponent))
+    found = []
+    for magnitude in magnitudes:
+        expected = math.log2(max(magnitude, top * FLOOR, _TINIEST)) + math.log2(headroom)
+        exponent = math.floor(math.log2(bound) - expected)
+        found.append(max(-MAX_EXPONENT, min(MAX_EXPONENT, exponent)))
+    return found
 
 
 def weight_steps(weight: float) -> int:
     """A weight in steps.
 
     Raises:
-        DataError: It is negative, NaN or infinite.
+        DataError: It is negative, NaN, infinite or beyond reason.
     """
-    if not (math.isfinite(weight) and weight >= 0):
-        raise DataError(f"a contribution has weight {weight}", hint="weigh by a count of examples")
+    if not 0 <= weight < _MAX_WEIGHT:
+        raise DataError(
+            "a contribution has no sensible weight", hint="weigh by a count of examples"
+        )
     return round(weight * WEIGHT_STEPS)
 
 
 def update_norm(arrays: Arrays, reference: Arrays | None) -> float:
-    """The L2 norm of a whole update, in float64."""
+    """The L2 norm of a whole update, in float64.
+
+    Raises:
+        DataError: It is not finite.
+    """
     total = 0.0
     for name, array in arrays.items():
-        for values in _blocks(array, None if reference is None else reference[name]):
+        for block in _blocks(array, None if reference is None else reference[name]):
+            values = block.astype(np.float64)
             total += float(np.vdot(values, values))
+    if not math.isfinite(total):
+        raise DataError("an update is not finite, or too large", hint="check the training data")
     return math.sqrt(total)
 
 
@@ -138,7 +148,8 @@ def quantize(
             noise.round(block)
             high = float(np.max(np.abs(block)))
             if math.isnan(high) or math.isinf(high):
-                _check_finite(arrays[tensor.name], tensor.name)
+                for array in (arrays[tensor.name], given):
+                    _check_finite(array, tensor.name)
                 high = math.inf
             peak = max(peak, high)
             if peak > bound:
@@ -214,8 +225,12 @@ class _Chance:
         draws = np.zeros(-(-block.size // 4) * 4, np.uint32)
         apply_streams(draws, [Stream(self._key)], start=self._used)
         self._used += draws.size
-        block += draws[: block.size].astype(block.dtype) * block.dtype.type(2.0**-32)
-        np.floor(block, out=block)
+        # The fraction is exact in any float, and so is a draw of 24 bits: up with a probability
+        # that is the fraction to 2**-24.
+        chance = (draws[: block.size] >> np.uint32(8)).astype(block.dtype)
+        chance *= block.dtype.type(2.0**-24)
+        whole = np.floor(block)
+        np.add(whole, chance < block - whole, out=block)
 
 
 def _blocks(
@@ -234,6 +249,6 @@ def _blocks(
         yield block
 
 
-def _check_finite(array: NDArray[Any], name: str) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+def _check_finite(array: NDArray[Any] | None, name: str) -> None:
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"array {name} holds a NaN or an infinity", hint="check the training data")

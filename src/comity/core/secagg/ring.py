@@ -17,7 +17,8 @@ import numpy as np
 from comity.core.secagg.mask import RingVector
 from comity.errors import PolicyRefused
 
-RINGS: Final = (16, 32)
+SMALL_RING: Final = 16
+RINGS: Final = (SMALL_RING, 32)
 TAIL_BITS: Final = 64
 _WORDS: Final[dict[int, type[np.unsignedinteger[Any]]]] = {16: np.uint16, 32: np.uint32}
 _SIGNED: Final[dict[int, type[np.signedinteger[Any]]]] = {16: np.int16, 32: np.int32}
@@ -48,6 +49,6 @@ def limit(bits: int, sites: int) -> int:
     return found
 
 
-def margin_bits(bits: int, sites: int, headroom: int) -> float:
+def margin_bits(bits: int, sites: int, headroom: float) -> float:
     """Bits that are left for a tensor's largest value, after the cohort and the headroom."""
     return math.log2(limit(bits, sites) / headroom)

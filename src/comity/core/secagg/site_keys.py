@@ -32,6 +32,7 @@ from comity.core.secagg.site_state import Member, SiteState, Stage
 from comity.errors import Malformed, NotAMember, PolicyRefused, Replay, Verification, WrongStage
 
 ANNOUNCE_RANDOM_BYTES: Final = KEY_BYTES + MLKEM_SEED_BYTES + NONCE_BYTES
+_KEYS_END: Final = KEY_BYTES + MLKEM_SEED_BYTES
 _NO_KEMS: Final[Mapping[str, bytes]] = MappingProxyType({})
 _ANNOUNCE_TAG: Final = b"comity/secagg/v1/announcement\0"
 _LINK_TAG: Final = b"comity/secagg/v1/encapsulation\0"
@@ -53,41 +54,51 @@ def announce(
     Raises:
         Verification: Another federation, or another roster than the site holds.
         PolicyRefused: The site demands hybrid keys, and these would not be.
-        Replay: An epoch that is not above the last one.
+        Replay: An epoch that is not above the last one, or that would bring an old round back.
+        Malformed: Not so many random bytes.
     """
-    _check_request(member, request)
-    if state.stage == Stage.ANNOUNCED and (state.run, state.epoch, state.hybrid) == (
-        request.run,
-        request.epoch,
-        request.hybrid,
-    ):
+    _check_request(member, state, request)
+    if state.stage == Stage.ANNOUNCED and _same_epoch(state, request):
         return state, decode(Announcement, state.announcement)
-    if state.run == request.run and request.epoch <= state.epoch:
+    if request.epoch <= state.epoch:
         raise Replay(f"epoch {request.epoch} of run {request.run} was announced before")
-    private = random[:KEY_BYTES]
-    kem_seed = random[KEY_BYTES : KEY_BYTES + MLKEM_SEED_BYTES] if request.hybrid else b""
+    if request.first_round <= state.revealed or request.first_round < state.round_number:
+        raise Replay(
+            f"an epoch from round {request.first_round} on; this site is at round "
+            f"{max(state.round_number, state.revealed + 1)}"
+        )
+    if len(random) != ANNOUNCE_RANDOM_BYTES:
+        raise Malformed(f"{len(random)} random bytes; keys take {ANNOUNCE_RANDOM_BYTES}")
+    private, kem_seed = random[:KEY_BYTES], random[KEY_BYTES:_KEYS_END]
+    kem_seed = kem_seed if request.hybrid else b""
     said = Announcement(
         request.federation,
         request.run,
         request.epoch,
+        request.first_round,
         request.roster_version,
         member.site,
         public_of(private),
         mlkem_public(kem_seed) if kem_seed else b"",
-        random[-NONCE_BYTES:],
+        random[_KEYS_END:],
     )
-    signed = replace(said, signature=member.sign(_ANNOUNCE_TAG + encode(said, without="signature")))
+    signed = replace(said, signature=member.sign(announcement_message(said)))
     began = SiteState(
         run=request.run,
         epoch=request.epoch,
+        first_round=request.first_round,
+        roster_version=request.roster_version,
         stage=Stage.ANNOUNCED,
         hybrid=request.hybrid,
         private=private,
         kem_seed=kem_seed,
         announcement=encode(signed),
         # Rounds go on counting: a new epoch does not bring an old round back.
-        round_number=state.round_number if state.run == request.run else 0,
-        attempt=state.attempt if state.run == request.run else 0,
+        round_number=state.round_number,
+        attempt=state.attempt,
+        spec=state.spec,
+        unfits=state.unfits,
+        revealed=state.revealed,
     )
     return began, signed
 
@@ -95,10 +106,15 @@ def announce(
 def encapsulate(member: Member, state: SiteState, request: LinkRequest) -> tuple[SiteState, Link]:
     """Encapsulates a secret to each higher site of a hybrid epoch.
 
+    Not deterministic: the library draws what it encapsulates. The same request again gets the
+    same answer.
+
     Raises:
         WrongStage: The site has not announced hybrid keys, or is past this.
         Verification: An announcement is not its site's own; see `checked_announcements`.
     """
+    if state.stage == Stage.ENCAPSULATED and binding_of(request.announcements) == state.binding:
+        return state, decode(Link, state.link)
     if state.stage != Stage.ANNOUNCED or not state.hybrid:
         raise WrongStage("this site has no hybrid keys that wait for others")
     found = checked_announcements(member, state, request.announcements)
@@ -108,13 +124,14 @@ def encapsulate(member: Member, state: SiteState, request: LinkRequest) -> tuple
         if name == member.site:
             secrets.append(b"")
             continue
-        secret, kem = shared_secret(state.private, said.x25519), b""
+        secret, kem = _secret_with(state, said), b""
         if member.site < name:
-            kem, ciphertext = encapsulated(said.mlkem)
+            kem, ciphertext = _encapsulated_to(said)
             row = Encapsulation(binding, member.site, name, ciphertext)
             signature = member.sign(_LINK_TAG + encode(row, without="signature"))
             rows.append(encode(replace(row, signature=signature)))
         secrets.append(secret + kem)
+    link = Link(tuple(rows))
     moved = replace(
         state,
         stage=Stage.ENCAPSULATED,
@@ -122,8 +139,9 @@ def encapsulate(member: Member, state: SiteState, request: LinkRequest) -> tuple
         binding=binding,
         members=tuple(found),
         secrets=tuple(secrets),
+        link=encode(link),
     )
-    return moved, Link(tuple(rows))
+    return moved, link
 
 
 def linked(member: Member, state: SiteState, announcements: Sequence[bytes]) -> SiteState:
@@ -137,8 +155,7 @@ def linked(member: Member, state: SiteState, announcements: Sequence[bytes]) -> 
         raise WrongStage("this site has no keys that wait for others: announce a new epoch")
     found = checked_announcements(member, state, announcements)
     secrets = [
-        b"" if name == member.site else shared_secret(state.private, said.x25519)
-        for name, said in found.items()
+        b"" if name == member.site else _secret_with(state, said) for name, said in found.items()
     ]
     return _with_chains(
         member,
@@ -161,6 +178,7 @@ def linked_hybrid(member: Member, state: SiteState, encapsulations: Sequence[byt
     """
     if state.stage != Stage.ENCAPSULATED:
         raise WrongStage("this site has no keys that wait for encapsulations")
+    check_roster(member, state)
     kems: dict[str, bytes] = {}
     for body in encapsulations:
         row = decode(Encapsulation, body)
@@ -186,6 +204,7 @@ def checked_announcements(
         Verification: Another run, epoch or roster; a signature that its site did not make; this
             site's own announcement altered or missing.
     """
+    check_roster(member, state)
     found: dict[str, Announcement] = {}
     for body in bodies:
         said = decode(Announcement, body)
@@ -206,7 +225,46 @@ def binding_of(announcements: Sequence[bytes]) -> bytes:
     return digest("binding", *announcements)
 
 
-def _check_request(member: Member, request: AnnounceRequest) -> None:
+def announcement_message(said: Announcement) -> bytes:
+    """What a site signs of its announcement."""
+    return _ANNOUNCE_TAG + encode(said, without="signature")
+
+
+def check_roster(member: Member, state: SiteState) -> None:
+    """Checks that an epoch's keys were checked against the roster that the site holds now.
+
+    Raises:
+        Verification: The roster changed since: somebody may have been revoked.
+    """
+    if state.roster_version != member.roster_version:
+        raise Verification(
+            f"keys of roster version {state.roster_version}; this site holds version "
+            f"{member.roster_version}",
+            hint="announce a new epoch",
+        )
+
+
+def _same_epoch(state: SiteState, request: AnnounceRequest) -> bool:
+    mine = (state.epoch, state.first_round, state.roster_version, state.hybrid)
+    asked = (request.epoch, request.first_round, request.roster_version, request.hybrid)
+    return mine == asked
+
+
+def _secret_with(state: SiteState, said: Announcement) -> bytes:
+    try:
+        return shared_secret(state.private, said.x25519)
+    except Verification as error:
+        raise Verification(f"the X25519 key of {said.site} gives no secret") from error
+
+
+def _encapsulated_to(said: Announcement) -> tuple[bytes, bytes]:
+    try:
+        return encapsulated(said.mlkem)
+    except Verification as error:
+        raise Verification(f"the ML-KEM key of {said.site} does not hold") from error
+
+
+def _check_request(member: Member, state: SiteState, request: AnnounceRequest) -> None:
     if request.federation != member.federation:
         raise Verification(f"a run of {request.federation}; this site is of {member.federation}")
     if request.roster_version != member.roster_version:
@@ -215,8 +273,10 @@ def _check_request(member: Member, request: AnnounceRequest) -> None:
             f"{member.roster_version}",
             hint="fetch the newest roster",
         )
-    if request.hybrid not in {0, 1} or not request.run:
-        raise Malformed("a request for keys names no run, or neither kind of keys")
+    if request.hybrid not in {0, 1} or not request.run or request.first_round < 1:
+        raise Malformed("a request for keys names no run, no first round or neither kind of keys")
+    if state.run and state.run != request.run:
+        raise Verification(f"keys for run {request.run[:80]!r} in the place of run {state.run}")
     if member.terms.hybrid and not request.hybrid:
         raise PolicyRefused(
             "this site sums with hybrid keys only", hint="run with hybrid keys: --hybrid"
@@ -224,12 +284,13 @@ def _check_request(member: Member, request: AnnounceRequest) -> None:
 
 
 def _check_announcement(member: Member, state: SiteState, said: Announcement) -> None:
-    place = (said.federation, said.run, said.epoch, said.roster_version)
-    if place != (member.federation, state.run, state.epoch, member.roster_version):
+    place = (said.federation, said.run, said.epoch, said.first_round, said.roster_version)
+    mine = (member.federation, state.run, state.epoch, state.first_round, state.roster_version)
+    if place != mine:
         raise Verification(f"the announcement of {said.site} is of another run, epoch or roster")
     if len(said.mlkem) != (MLKEM_PUBLIC_BYTES if state.hybrid else 0):
         raise Verification(f"the announcement of {said.site} has the wrong kind of keys")
-    message = _ANNOUNCE_TAG + encode(said, without="signature")
+    message = announcement_message(said)
     try:
         member.verify(member.roster[said.site], message, said.signature)
     except Verification as error:
@@ -249,6 +310,7 @@ def _with_chains(member: Member, state: SiteState, kems: Mapping[str, bytes]) ->
         private=b"",
         kem_seed=b"",
         secrets=(),
+        link=b"",
         chains=tuple(chains),
-        chain_round=1,
+        chain_round=state.first_round,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from comity.core.secagg.codec import decode
 from comity.core.secagg.messages import MAX_METRICS, RevealRequest, RoundSpec
-from comity.core.secagg.quantize import MAX_EXPONENT, range_of
-from comity.core.secagg.ring import RINGS, limit
+from comity.core.secagg.quantize import MAX_EXPONENT, WEIGHT_STEPS, range_of
+from comity.core.secagg.ring import RINGS, TAIL_BITS, limit
 from comity.core.secagg.site_state import Member, SiteState
 from comity.core.secagg.terms import check_threshold
 from comity.errors import Malformed, NotAMember, PolicyRefused, Verification
@@ -19,13 +20,16 @@ def check_plan(member: Member, state: SiteState, spec: RoundSpec) -> None:
         Malformed: Its cohort or tensors are no set, or a number is out of bounds.
         NotAMember: The cohort holds a site that this one shares no key with.
         CohortTooSmall: Too few sites for this site's terms.
-        PolicyRefused: Threshold, ring, attempts, range, weight or skipped rounds break the terms;
-            names which.
+        PolicyRefused: Threshold, ring, attempts, range, weight, skipped rounds or hybrid keys
+            break the terms, or a later attempt is finer than an earlier one; names which.
     """
+    if member.terms.hybrid and not state.hybrid:
+        raise PolicyRefused("this site sums with hybrid keys only", hint="announce a new epoch")
     _check_cohort(member, state, spec.cohort)
-    check_threshold(member.terms, len(spec.cohort), spec.threshold)
+    check_threshold(member.terms, len(member.roster), len(spec.cohort), spec.threshold)
     _check_numbers(member, spec)
     _check_bounds(member, state, spec)
+    _check_coarser(state, spec)
 
 
 def check_survivors(member: Member, spec: RoundSpec, request: RevealRequest) -> None:
@@ -76,6 +80,8 @@ def _check_numbers(member: Member, spec: RoundSpec) -> None:
     names = [name for name, _, _ in spec.tensors]
     if len(set(names)) != len(names):
         raise Malformed("a tensor stands twice in the plan")
+    if spec.max_weight & (spec.max_weight - 1):
+        raise Malformed(f"a largest weight of {spec.max_weight}, which is no power of two")
     if any(size < 0 or abs(exponent) > MAX_EXPONENT for _, size, exponent in spec.tensors):
         raise Malformed("a tensor's size or exponent is out of bounds")
     if spec.clip_norm < 0:
@@ -84,7 +90,6 @@ def _check_numbers(member: Member, spec: RoundSpec) -> None:
 
 def _check_bounds(member: Member, state: SiteState, spec: RoundSpec) -> None:
     terms = member.terms
-    bound = limit(spec.ring_bits, len(spec.cohort))
     if spec.attempt > terms.max_attempts:
         raise PolicyRefused(f"attempt {spec.attempt}; this site allows {terms.max_attempts}")
     if spec.round_number - state.chain_round > terms.max_skipped_rounds:
@@ -100,6 +105,13 @@ def _check_bounds(member: Member, state: SiteState, spec: RoundSpec) -> None:
         raise PolicyRefused(
             f"a largest weight of {spec.max_weight}; this site allows {terms.max_weight}"
         )
+    if len(spec.cohort) * spec.max_weight * WEIGHT_STEPS >= 2**TAIL_BITS:
+        raise PolicyRefused(f"a largest weight of {spec.max_weight}: the sum of weights could wrap")
+    _check_ranges(member, spec)
+
+
+def _check_ranges(member: Member, spec: RoundSpec) -> None:
+    terms, bound = member.terms, limit(spec.ring_bits, len(spec.cohort))
     for tensor in spec.plan():
         reach = range_of(tensor, bound)
         if reach < terms.smallest_range:
@@ -112,3 +124,25 @@ def _check_bounds(member: Member, state: SiteState, spec: RoundSpec) -> None:
                 f"tensor {tensor.name[:80]!r} has a range of {reach:.3g}, below the clip norm of "
                 f"{spec.clip_norm:g}: a sum could wrap"
             )
+
+
+def _check_coarser(state: SiteState, spec: RoundSpec) -> None:
+    """Within a round a plan only gets coarser, all of it alike.
+
+    Whether a contribution fits is one bit about it. With this, the attempts of a round are one
+    search upwards in powers of two; without, they would be a search for a single value.
+    """
+    if not state.spec or spec.round_number != state.round_number:
+        return
+    before = decode(RoundSpec, state.spec)
+    shifts = {old[2] - new[2] for old, new in zip(before.tensors, spec.tensors, strict=False)}
+    same = [row[:2] for row in before.tensors] == [row[:2] for row in spec.tensors]
+    if not same or len(shifts) > 1 or any(shift < 0 for shift in shifts):
+        raise PolicyRefused(
+            f"attempt {spec.attempt} of round {spec.round_number} is not the plan of the attempt "
+            "before, or a coarser one throughout"
+        )
+    if spec.max_weight != before.max_weight or spec.clip_norm != before.clip_norm:
+        raise PolicyRefused(
+            f"attempt {spec.attempt} of round {spec.round_number} changes weight or clip norm"
+        )

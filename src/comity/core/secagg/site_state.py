@@ -10,6 +10,7 @@ from typing import ClassVar, Final, TypeAlias
 from comity.core.secagg.codec import Layout, Number, Octets, Rows, Text
 from comity.core.secagg.messages import MAX_METRICS, MAX_SITES
 from comity.core.secagg.terms import SumTerms
+from comity.errors import Malformed
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 Verify: TypeAlias = Callable[[bytes, bytes, bytes], None]
@@ -17,6 +18,7 @@ Verify: TypeAlias = Callable[[bytes, bytes, bytes], None]
 
 _MAX_ANSWER: Final = 2**20
 _MAX_SPEC: Final = 64 * 2**20
+_MAX_LINK: Final = 2**22
 
 
 class Stage(IntEnum):
@@ -27,8 +29,9 @@ class Stage(IntEnum):
     ENCAPSULATED = 2
     LINKED = 3
     INVITED = 4
-    UPLOADED = 5
-    CLOSED = 6
+    UNFIT = 5
+    UPLOADED = 6
+    CLOSED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,14 @@ class SiteState:
     Attributes:
         run: The run.
         epoch: The epoch of its keys; only grows within a run.
+        first_round: The round that the epoch's chains start at.
+        roster_version: Of the roster that the epoch's keys were checked against.
         stage: What may come next.
         hybrid: Whether this epoch has ML-KEM keys too.
         private: The X25519 private key, until the site is linked.
         kem_seed: The ML-KEM seed, likewise.
         announcement: What it announced.
+        link: What it encapsulated, until it is linked.
         binding: Digest of all announcements of the epoch.
         members: Who announced, sorted.
         secrets: X25519 secrets by member, between encapsulating and being linked.
@@ -79,6 +85,8 @@ class SiteState:
         context: Digest of what was uploaded for; empty before the upload.
         own_share: The site's own share of its self mask's secret.
         names: What it summed, in the app's words.
+        unfits: How often it said in this run that a plan does not fit.
+        revealed: The last round whose reveal was answered; in no epoch is one like it taken again.
         asked: Digest of the reveal request that was answered.
         answer: The answer, repeated to the same request.
     """
@@ -87,11 +95,14 @@ class SiteState:
     LAYOUT: ClassVar[Layout] = (
         ("run", Text(128)),
         ("epoch", Number(4)),
+        ("first_round", Number(8)),
+        ("roster_version", Number(8)),
         ("stage", Number(1)),
         ("hybrid", Number(1)),
         ("private", Octets(0, 32)),
         ("kem_seed", Octets(0, 64)),
         ("announcement", Octets(0, 4096)),
+        ("link", Octets(0, _MAX_LINK)),
         ("binding", Octets(0, 32)),
         ("members", Rows(MAX_SITES, (Text(63),))),
         ("secrets", Rows(MAX_SITES, (Octets(0, 64),))),
@@ -103,16 +114,21 @@ class SiteState:
         ("context", Octets(0, 32)),
         ("own_share", Octets(0, 32)),
         ("names", Rows(MAX_METRICS + 2, (Text(256),))),
+        ("unfits", Number(4)),
+        ("revealed", Number(8)),
         ("asked", Octets(0, 32)),
         ("answer", Octets(0, _MAX_ANSWER)),
     )
     run: str = ""
     epoch: int = 0
+    first_round: int = 1
+    roster_version: int = 0
     stage: int = Stage.NEW
     hybrid: int = 0
     private: bytes = b""
     kem_seed: bytes = b""
     announcement: bytes = b""
+    link: bytes = b""
     binding: bytes = b""
     members: tuple[str, ...] = ()
     secrets: tuple[bytes, ...] = ()
@@ -124,8 +140,14 @@ class SiteState:
     context: bytes = b""
     own_share: bytes = b""
     names: tuple[str, ...] = ()
+    unfits: int = 0
+    revealed: int = 0
     asked: bytes = b""
     answer: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.stage not in set(Stage):
+            raise Malformed(f"a site's state of stage {self.stage}")
 
     def chain(self, member: str) -> bytes:
         """The chain of the pair with `member`; empty where there is none."""

@@ -1,9 +1,10 @@
 """The masked tail of an upload: what must be summed besides the vector, exactly.
 
-Words of 64 bits: the weight, whether the update was clipped, four checksums of the vector, then
-four limbs a metric. A metric times the site's share of the largest weight is a whole number of
-2**-64, offset so that it is positive, and cut into limbs of 32 bits: sums of them stay below 2**64
-for four thousand million sites, so nothing is lost and nothing wraps.
+Words of 64 bits: the weight, whether it was cut to the largest, whether the update was clipped,
+four checksums of the vector, then four limbs a metric. A metric times the site's share of the
+largest weight is a whole number of 2**-64, offset so that it is positive, and cut into limbs of 32
+bits: sums of them stay below 2**64 for four thousand million sites, so nothing is lost and nothing
+wraps.
 """
 
 from __future__ import annotations
@@ -22,25 +23,27 @@ from comity.errors import DataError
 
 CHECKS: Final = 4
 LIMBS: Final = 4
-FIXED_WORDS: Final = 2 + CHECKS
+FIXED_WORDS: Final = 3 + CHECKS
 _LIMB_BITS: Final = 32
 _FRACTION_BITS: Final = 64
 _OFFSET: Final = 2**126
 _MAX_METRIC: Final = 2.0**62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Tail:
     """A tail's content, of one site or summed over several.
 
     Attributes:
         weight_steps: Sum of weights, in steps of `quantize.WEIGHT_STEPS`.
+        capped: How many weights were cut to the largest.
         clipped: How many updates were clipped.
         checks: Checksums of the vector, to be compared modulo the ring.
         metrics: Weighted metrics, whole numbers of 2**-64.
     """
 
     weight_steps: int
+    capped: int
     clipped: int
     checks: tuple[int, ...]
     metrics: tuple[int, ...]
@@ -54,8 +57,8 @@ def tail_words(metric_slots: int) -> int:
 def checksums(vector: RingVector) -> tuple[int, ...]:
     """Sums of the quarters of a vector, modulo its ring; linear, so they add up like the vector.
 
-    A vector that was unmasked with a wrong mask, which is uniform, passes with probability
-    2**-128 (32 bits) or 2**-64 (16 bits).
+    They find faults, not malice: a vector that was unmasked with a wrong mask, which is uniform,
+    passes with probability 2**-(bits * quarters), of which there are four from four elements on.
     """
     modulus = 2 ** (8 * vector.itemsize)
     quarter = -(-vector.size // CHECKS)
@@ -69,8 +72,8 @@ def weighted_metric(value: float, steps: int, max_steps: int) -> int:
     Raises:
         DataError: It is NaN, infinite or at least 2**62.
     """
-    if not (math.isfinite(value) and abs(value) < _MAX_METRIC):
-        raise DataError(f"a metric is {value}", hint="return finite metrics below 4e18")
+    if not -_MAX_METRIC < value < _MAX_METRIC:
+        raise DataError("a metric is not finite, or too large", hint="keep metrics below 4e18")
     exact = Fraction(value) * 2**_FRACTION_BITS
     whole: int = math.floor(exact * steps / max_steps)
     return whole
@@ -79,8 +82,7 @@ def weighted_metric(value: float, steps: int, max_steps: int) -> int:
 def encoded(tail: Tail, metric_slots: int) -> NDArray[np.uint64]:
     """The words of one site's tail; unused metric slots hold zero."""
     words = np.zeros(tail_words(metric_slots), np.uint64)
-    words[0], words[1] = tail.weight_steps, tail.clipped
-    words[2:FIXED_WORDS] = tail.checks
+    words[:FIXED_WORDS] = (tail.weight_steps, tail.capped, tail.clipped, *tail.checks)
     for place, metric in enumerate(tail.metrics):
         start = FIXED_WORDS + LIMBS * place
         words[start : start + LIMBS] = _limbs(metric + _OFFSET)
@@ -102,13 +104,21 @@ def decoded(words: NDArray[np.uint64], metrics: int, sites: int) -> Tail:
         limbs = numbers[start : start + LIMBS]
         value = sum(limb << (_LIMB_BITS * power) for power, limb in enumerate(limbs))
         found.append(value - sites * _OFFSET)
-    return Tail(numbers[0], numbers[1], tuple(numbers[2:FIXED_WORDS]), tuple(found))
+    weight_steps, capped, clipped = numbers[:3]
+    return Tail(weight_steps, capped, clipped, tuple(numbers[3:FIXED_WORDS]), tuple(found))
 
 
 def mean_metrics(tail: Tail, max_steps: int) -> list[float]:
     """The weighted mean of each metric, from a summed tail whose weight is above 0."""
     shares = Fraction(tail.weight_steps, max_steps)
     return [float(Fraction(total, 2**_FRACTION_BITS) / shares) for total in tail.metrics]
+
+
+def is_possible(words: NDArray[np.uint64], sites: int, max_steps: int) -> bool:
+    """Whether a summed tail is one that `sites` honest sites could have."""
+    numbers = [int(word) for word in words]
+    limbs = all(number < sites << _LIMB_BITS for number in numbers[FIXED_WORDS:])
+    return limbs and numbers[0] <= sites * max_steps and max(numbers[1:3]) <= sites
 
 
 def checks_hold(tail: Tail, sums: Sequence[int], bits: int) -> bool:

@@ -24,7 +24,7 @@ class SumTerms(Protocol):
 
     @property
     def max_colluders(self) -> int | None:
-        """Sites that may collude with the coordinator; None for a quarter of the others."""
+        """Sites that may collude; None for a quarter of the roster's others, however few sum."""
 
     @property
     def min_honest(self) -> int | None:
@@ -43,6 +43,10 @@ class SumTerms(Protocol):
         """The most rounds that a site steps over which it took no part in."""
 
     @property
+    def max_unfits(self) -> int:
+        """How often in one run the site says that a plan does not fit."""
+
+    @property
     def smallest_range(self) -> float:
         """The smallest range of values that a plan may ask for."""
 
@@ -59,9 +63,9 @@ class SumTerms(Protocol):
         """Whether keys must be hybrid, with ML-KEM beside X25519."""
 
 
-def colluders(terms: SumTerms, sites: int) -> int:
-    """How many sites of a cohort may collude."""
-    return (sites - 1) // 4 if terms.max_colluders is None else terms.max_colluders
+def colluders(terms: SumTerms, members: int) -> int:
+    """How many sites may collude, of a roster of `members`: the coordinator picks the cohort."""
+    return (members - 1) // 4 if terms.max_colluders is None else terms.max_colluders
 
 
 def honest(terms: SumTerms, sites: int) -> int:
@@ -74,18 +78,25 @@ def least_threshold(sites: int, colluding: int, in_sum: int) -> int:
     return -(-(sites + colluding + in_sum) // 2)
 
 
-def check_threshold(terms: SumTerms, sites: int, threshold: int) -> None:
+def check_threshold(terms: SumTerms, members: int, sites: int, threshold: int) -> None:
     """Checks a cohort's size and threshold against a site's terms.
+
+    Args:
+        terms: The site's.
+        members: Sites of the roster.
+        sites: Sites of the cohort.
+        threshold: How many must answer the reveal.
 
     Raises:
         CohortTooSmall: Fewer sites than the terms demand, or than any threshold can protect.
         PolicyRefused: The threshold is below the bound, or above the cohort.
     """
-    least = least_threshold(sites, colluders(terms, sites), honest(terms, sites))
+    colluding = colluders(terms, members)
+    least = least_threshold(sites, colluding, honest(terms, sites))
     if sites < terms.min_cohort or least > sites:
         raise CohortTooSmall(
             f"a cohort of {sites} sites; this site sums among {terms.min_cohort} or more, of which "
-            f"{colluders(terms, sites)} may collude and {honest(terms, sites)} must be honest",
+            f"{colluding} may collude and {honest(terms, sites)} must be honest",
             hint="let more sites take part",
         )
     if not least <= threshold <= sites:
