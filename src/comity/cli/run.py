@@ -50,6 +50,18 @@ if TYPE_CHECKING:
     help="A site file whose policy every simulated site follows.",
 )
 @click.option(
+    "--secure",
+    is_flag=True,
+    help="Sum what the sites reply, so that nobody sees a single site's update.",
+)
+@click.option(
+    "--ring",
+    type=click.Choice(["16", "32"]),
+    default="32",
+    show_default=True,
+    help="Bits of a masked number; 16 halves the bytes and coarsens the mean.",
+)
+@click.option(
     "--seed",
     type=int,
     default=0,
@@ -85,19 +97,22 @@ def command(**options: Any) -> None:  # noqa: ANN401 - click passes each option 
     from comity.adapters.flower.worker_process import (  # noqa: PLC0415 - likewise
         fixed_environment,
     )
-    from comity.bootstrap import run_flower_app  # noqa: PLC0415 - likewise
+    from comity.bootstrap import RunOptions, run_flower_app  # noqa: PLC0415 - likewise
+    from comity.services.sum_plan import SumSettings  # noqa: PLC0415 - likewise
 
     folder, sites, policy = (options.pop(name) for name in ("folder", "sites", "policy"))
+    secure, ring = options.pop("secure"), int(options.pop("ring"))
     overrides, as_json = options.pop("overrides"), options.pop("as_json")
     del options["engine"]
     restart_with(fixed_environment(options["threads_per_call"]))
     options["threads"] = options["threads"] or options["parallel_threads"]
     err = Console(stderr=True, highlight=False, soft_wrap=True)
-    if policy is None:
+    if policy is None and not secure:
         err.print("No site policy: these sites are your own, and everything they answer passes.")
     settings = EngineSettings(**options)
+    asked = RunOptions(overrides, policy, SumSettings(ring_bits=ring) if secure else None)
     with _output_to_stderr() if as_json else contextlib.nullcontext():
-        outcome = run_flower_app(folder, sites, settings, overrides, policy, _Progress(err))
+        outcome = run_flower_app(folder, sites, settings, asked, _Progress(err))
     if as_json:
         print_json(_report(outcome))
     else:

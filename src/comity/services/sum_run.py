@@ -40,7 +40,7 @@ from comity.events import AttemptVoid, EventSink, SumOpened, ignore
 from comity.ids import RunId, SiteName
 from comity.ports import Arrays, SealedUpload
 from comity.services.enrol import Role, identity_keys
-from comity.services.sum_epoch import Coordinator, Epoch
+from comity.services.sum_epoch import Coordinator, Epoch, KeyCarrier
 from comity.services.sum_plan import COARSER_BITS, Scales, SumSettings, first_scales, shifted
 
 MAX_ROUNDS: Final = 3
@@ -139,6 +139,13 @@ class SumRun:
     _round: int = 0
     _scales: dict[tuple[str, tuple[str, ...]], Scales] = field(default_factory=dict)
 
+    def begin(self, carrier: KeyCarrier) -> Epoch:
+        """Asks the sites for their keys, once a run."""
+        if self._epoch is None:
+            hybrid = self.settings.hybrid
+            self._epoch = Epoch.begin(self.coordinator, self.run, 1, carrier, hybrid=hybrid)
+        return self._epoch
+
     def sum(self, ask: SumAsk, carrier: Carrier) -> Sum:
         """Sums what the sites contribute, without learning any single contribution.
 
@@ -147,11 +154,7 @@ class SumRun:
             UnavailableError: No attempt gave a sum; names the last cause and its sites.
         """
         started = time.monotonic()
-        if self._epoch is None:
-            self._epoch = Epoch.begin(
-                self.coordinator, self.run, 1, carrier, hybrid=self.settings.hybrid
-            )
-        epoch = self._epoch
+        epoch = self.begin(carrier)
         cohort = tuple(name for name in sorted(set(ask.cohort)) if name in epoch.sites)
         scales = self._scales_of(ask)
         attempt: _Attempt | None = None

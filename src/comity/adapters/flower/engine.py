@@ -15,7 +15,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from comity.adapters.flower.app import AppSource, LoadedApp, load_client, load_server
@@ -24,6 +24,7 @@ from comity.adapters.flower.crew import Crew
 from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
 from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
+from comity.adapters.flower.secure_grid import PROTECTED, SecureGrid
 from comity.adapters.flower.seeds import (
     GeneratorStates,
     call_seed,
@@ -31,10 +32,15 @@ from comity.adapters.flower.seeds import (
     simulated_secret,
 )
 from comity.adapters.flower.site_engine import SimulatedSite
+from comity.adapters.flower.strategies import strategies_checked
 from comity.adapters.flower.threads import ThreadCrew
+from comity.core.secagg.mask import apply_streams
 from comity.errors import ComityError, ConfigError, UnavailableError
-from comity.events import EventSink, RunFinished, ignore
+from comity.events import Event, EventSink, ExchangeFinished, RunFinished, ignore
 from comity.ids import RunId, SiteName
+from comity.services.sum_epoch import Coordinator
+from comity.services.sum_plan import SumSettings
+from comity.services.sum_run import SumRun, Unmask
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,23 @@ class EngineSettings:
                 raise ConfigError(f"{name} is {value}", hint=f"set {name} to 1 or more")
         if self.parallel_threads and not self.threads:
             raise ConfigError("parallel_threads needs threads", hint="add --threads")
+
+
+@dataclass(frozen=True, slots=True)
+class SumParts:
+    """What a run with secure sums needs besides its sites.
+
+    Attributes:
+        coordinator: Who asks, and the roster.
+        settings: What the run asks for.
+        protected: Categories of messages whose replies are summed.
+        unmask: How masks are taken off.
+    """
+
+    coordinator: Coordinator
+    settings: SumSettings = field(default_factory=SumSettings)
+    protected: frozenset[str] = PROTECTED
+    unmask: Unmask = apply_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,7 @@ def run_app(
     sites: Sequence[SimulatedSite],
     settings: EngineSettings | None = None,
     events: EventSink = ignore,
+    sums: SumParts | None = None,
 ) -> RunOutcome:
     """Runs a Flower app over simulated sites on this machine.
 
@@ -117,10 +141,12 @@ def run_app(
         sites: At least one; their order is the order of sums.
         settings: How to run it.
         events: Told of each exchange, dropout and the end.
+        sums: Sums replies securely; None leaves them to each site's own rules.
 
     Raises:
         ConfigError: The app cannot be loaded, or its ServerApp raised.
         PolicyRefused: Sites release only into a secure sum, and this run has none.
+        StrategyRefused: The app's strategy would be wrong under a secure sum.
         UnavailableError: The workers do not start, or no site ever answered.
     """
     settings = settings or EngineSettings()
@@ -131,13 +157,14 @@ def run_app(
     started, states = time.monotonic(), GeneratorStates.now()
     number = secrets.randbits(63)
     identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
+    timed = _Timed(events)
     try:
         crew = _crew(app, number, len(sites), settings)
         try:
             server = _ready(app, crew)
-            grid = LocalGrid(empty_run(number), identity, sites, crew, events)
-            with _torch_threads(settings.threads_per_call):
-                state = _run_server(server, app, identity, grid)
+            grid = LocalGrid(empty_run(number), identity, sites, crew, timed)
+            with _torch_threads(settings.threads_per_call), strategies_checked():
+                state = _run_server(server, app, identity, (grid, _outer(grid, sums, timed)))
         finally:
             crew.close()
     finally:
@@ -145,7 +172,28 @@ def run_app(
         _RUNNING.release()
     seconds = time.monotonic() - started
     events(RunFinished(identity.name, grid.tally.exchanges, seconds))
-    return _outcome(identity, grid.tally, seconds, state)
+    return _outcome(identity, grid.tally, (seconds, timed.first_exchange_s), state)
+
+
+def _outer(grid: LocalGrid, sums: SumParts | None, events: EventSink) -> Grid:
+    """The grid that the ServerApp sees."""
+    if sums is None:
+        return grid
+    run = SumRun(sums.coordinator, grid.name, sums.settings, events, sums.unmask)
+    return SecureGrid(grid, run, events, sums.protected)
+
+
+@dataclass(slots=True)
+class _Timed:
+    """Passes events on and notes how long the first exchange took."""
+
+    events: EventSink
+    first_exchange_s: float = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ExchangeFinished):
+            self.first_exchange_s = self.first_exchange_s or event.seconds
+        self.events(event)
 
 
 _RUNNING = threading.Lock()
@@ -179,13 +227,14 @@ def _ready(app: LoadedApp, crew: Crew) -> ServerApp:
 
 
 def _run_server(
-    server: ServerApp, app: LoadedApp, identity: RunIdentity, grid: LocalGrid
+    server: ServerApp, app: LoadedApp, identity: RunIdentity, grids: tuple[LocalGrid, Grid]
 ) -> RecordDict:
+    grid, outer = grids
     enter_run(identity.run)
     context = Context(identity.run, COORDINATOR_NODE, {}, RecordDict(), dict(app.config))
     secret = simulated_secret(identity.seed, "coordinator")
     seed_generators(call_seed(secret, identity.seed, "coordinator"))
-    _call_server(server, grid, context)
+    _call_server(server, grid, outer, context)
     if grid.tally.exchanges and not grid.tally.replies:
         seen = ", ".join(f"{name} ({count})" for name, count in grid.tally.dropouts.items())
         raise UnavailableError(
@@ -195,9 +244,9 @@ def _run_server(
     return context.state
 
 
-def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
+def _call_server(server: ServerApp, grid: LocalGrid, outer: Grid, context: Context) -> None:
     try:
-        server(grid, context)
+        server(outer, context)
     except (ComityError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the wall: a ServerApp may call sys.exit
@@ -228,7 +277,9 @@ def _torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _outcome(identity: RunIdentity, tally: Tally, seconds: float, state: RecordDict) -> RunOutcome:
+def _outcome(
+    identity: RunIdentity, tally: Tally, seconds: tuple[float, float], state: RecordDict
+) -> RunOutcome:
     arrays = {
         name: {key: array.numpy() for key, array in record.items()}
         for name, record in state.items()
@@ -243,8 +294,7 @@ def _outcome(identity: RunIdentity, tally: Tally, seconds: float, state: RecordD
         tally.dropouts,
         tally.withheld,
         tally.released_bytes,
-        seconds,
-        tally.first_exchange_s,
+        *seconds,
         arrays,
         metrics,
     )

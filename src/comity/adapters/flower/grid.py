@@ -24,6 +24,8 @@ from comity.adapters.flower.private_names import (
     reply_to,
     with_metadata,
 )
+from comity.adapters.flower.secure_messages import PROTOCOL_TYPES
+from comity.adapters.flower.secure_site import admit, send_sum
 from comity.adapters.flower.seeds import call_seed, simulated_secret
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, send_out
 from comity.errors import ConfigError, PolicyRefused
@@ -66,7 +68,6 @@ class Tally:
     dropouts: dict[str, int] = field(default_factory=dict)
     released_bytes: dict[SiteName, int] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)
-    first_exchange_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class _Sent:
     exchange: Exchange
     ordinal: int
     since_s: float
+    summed: bool
 
 
 class LocalGrid(Grid):
@@ -111,9 +113,15 @@ class LocalGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._refused: dict[str, list[SiteName]] = {}
         self._numbers = 0
+        self._messages = 0
         self._thread = threading.get_ident()
         self._polls = 0
         self._polled_s = 0.0
+
+    @property
+    def name(self) -> RunId:
+        """The run's name in journals and events."""
+        return self._identity.name
 
     def set_run(self, run: Run) -> None:
         """Sets what `run` shows."""
@@ -163,11 +171,12 @@ class LocalGrid(Grid):
         listed = list(messages)
         if not listed:
             return []
-        self.tally.exchanges += 1
+        self.tally.exchanges += not all(is_protocol(message) for message in listed)
         frozen: dict[int, RecordDict] = {}
-        calls = [self._call(message, frozen) for message in listed]
-        self._crew.submit(calls)
-        return [call.message.metadata.message_id for call in calls]
+        calls = [call for message in listed if (call := self._admit(message, frozen)) is not None]
+        if calls:
+            self._crew.submit(calls)
+        return [message.metadata.message_id for message in listed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that are there, in site order; waits a moment when none is.
@@ -194,35 +203,43 @@ class LocalGrid(Grid):
         ids = self.push_messages(sent)
         self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
         self._check_refusals()
-        self._abandon(ids)
+        self.abandon(ids)
         found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
         if sent:
             self._finish(sent[0].metadata.message_type, len(sent), found, started)
         return sorted(found, key=_site_order)
 
-    def _call(self, message: Message, frozen: dict[int, RecordDict]) -> Call:
+    def _admit(self, message: Message, frozen: dict[int, RecordDict]) -> Call | None:
+        """The call that a message asks for; None where the site answers without its app."""
         node_id = message.metadata.dst_node_id
         site = self._sites.get(node_id)
         if site is None:
             raise ValueError(f"node {node_id} does not exist: ask Grid.get_node_ids()")
-        self._numbers += 1
-        number, ordinal = self._numbers, self.tally.exchanges
-        name_message(message, f"{self._identity.run:x}-{number}")
-        kind = message.metadata.message_type
-        # The caller may change a record after pushing it; equal contents stay one object.
-        content = frozen.setdefault(id(message.content), own_copy(message.content))
-        sent = with_metadata(copy.copy(message.metadata), content)
+        self._messages += 1
+        name_message(message, f"{self._identity.run:x}-{self._messages}")
         exchange = Exchange(
             ExchangeId(f"{message.metadata.message_id}-{site.name}"),
             ASKER,
-            kind,
+            message.metadata.message_type,
             self._identity.name,
-            _round_of(message, ordinal),
+            _round_of(message, self.tally.exchanges),
             site.dataset,
         )
-        call = Call(number, node_id, self._configs[node_id], sent, self._seed(site, number))
-        self._sent[number] = _Sent(call, site, exchange, ordinal, time.monotonic())
-        self._by_id[message.metadata.message_id] = number
+        admitted = admit(site, exchange, message)
+        if admitted.answer is not None:
+            self._take(site, exchange, message, admitted.answer)
+            return None
+        content = message.content if admitted.content is None else admitted.content
+        # The caller may change a record after pushing it; equal contents stay one object.
+        kept = frozen.setdefault(id(message.content), own_copy(content))
+        # Only calls count here: whether replies are summed must not change what an app draws.
+        self._numbers += 1
+        sent = with_metadata(copy.copy(message.metadata), kept)
+        seed = self._seed(site, self._numbers)
+        call = Call(self._numbers, node_id, self._configs[node_id], sent, seed)
+        ordinal, now = self.tally.exchanges, time.monotonic()
+        self._sent[call.number] = _Sent(call, site, exchange, ordinal, now, admitted.summed)
+        self._by_id[message.metadata.message_id] = call.number
         return call
 
     def _seed(self, site: SimulatedSite, number: int) -> bytes:
@@ -240,38 +257,44 @@ class LocalGrid(Grid):
             if left == 0.0 or (finished and not wait_for_all):
                 return
 
-    def _abandon(self, ids: Sequence[str]) -> None:
-        """Nobody can pull what a timed-out `send_and_receive` did not return."""
+    def abandon(self, ids: Iterable[str]) -> None:
+        """Gives up messages whose replies nobody waits for any more."""
         late = [self._by_id.pop(reply_id) for reply_id in ids if reply_id in self._by_id]
         if late:
             self._crew.abandon(late)
         for number in late:
             sent = self._sent.pop(number)
-            self._count(
-                sent, Outgoing(Error(NODE_UNAVAILABLE, "TimeoutError"), failure="TimeoutError")
-            )
+            late_reply = Outgoing(Error(NODE_UNAVAILABLE, "TimeoutError"), failure="TimeoutError")
+            self._count(sent.site, sent.exchange, late_reply)
 
     def _arrived(self, done: Finished) -> None:
         sent = self._sent.pop(done.number)
-        request = sent.call.message
+        request, outcome, app = sent.call.message, done.outcome, self._identity.app
         del self._by_id[request.metadata.message_id]
-        out = send_out(sent.site, sent.exchange, request, done.outcome, self._identity.app)
-        self._count(sent, out)
+        if sent.summed and isinstance(outcome, RecordDict):
+            out = send_sum(sent.site, sent.exchange, request, outcome, app)
+        else:
+            out = send_out(sent.site, sent.exchange, request, outcome, app)
+        self._take(sent.site, sent.exchange, request, out)
+
+    def _take(
+        self, site: SimulatedSite, exchange: Exchange, request: Message, out: Outgoing
+    ) -> None:
+        self._count(site, exchange, out)
         for policy in out.unsummed:
-            self._refused.setdefault(policy, []).append(sent.site.name)
+            self._refused.setdefault(policy, []).append(site.name)
         reply = reply_to(request, out.content, f"{request.metadata.message_id}-reply")
         self._replies[request.metadata.message_id] = reply
 
-    def _count(self, sent: _Sent, out: Outgoing) -> None:
-        tally, name = self.tally, sent.site.name
+    def _count(self, site: SimulatedSite, exchange: Exchange, out: Outgoing) -> None:
+        tally, name = self.tally, site.name
         for refusal in out.withheld:
             tally.withheld[refusal.policy] = tally.withheld.get(refusal.policy, 0) + 1
         tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
-            exchange = sent.exchange.exchange
-            self._events(SiteDropped(self._identity.name, name, exchange, out.failure))
-        else:
+            self._events(SiteDropped(self._identity.name, name, exchange.exchange, out.failure))
+        elif exchange.message_type not in PROTOCOL_TYPES:
             tally.replies += 1
 
     def _check_refusals(self) -> None:
@@ -289,8 +312,6 @@ class LocalGrid(Grid):
     def _finish(self, kind: str, asked: int, found: Sequence[Message], started_s: float) -> None:
         seconds = time.monotonic() - started_s
         dropouts = asked - sum(not message.has_error() for message in found)
-        if self.tally.exchanges == 1:
-            self.tally.first_exchange_s = seconds
         self._events(
             ExchangeFinished(
                 self._identity.name, self.tally.exchanges, kind, asked, dropouts, seconds
@@ -307,6 +328,11 @@ def _node_configs(sites: Sequence[SimulatedSite]) -> dict[int, dict[str, Any]]:
         }
         for index, site in enumerate(sites)
     }
+
+
+def is_protocol(message: Message) -> bool:
+    """Whether a message is one of the secure sum, which no app sees."""
+    return message.metadata.message_type in PROTOCOL_TYPES
 
 
 def _site_order(message: Message) -> tuple[int, int]:

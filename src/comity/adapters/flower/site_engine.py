@@ -28,6 +28,7 @@ from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
 from comity.ports import Exchange
 from comity.release import Released, Withheld
 from comity.services.gate import Door, Part
+from comity.services.sum_site import SummingSite
 
 NO_DATASET: Final = DatasetName("")
 SPENDS_RECORD: Final = "comity.spends"
@@ -46,6 +47,7 @@ class SimulatedSite:
         reservation: The privacy plan that the run reserved there.
         node_config: Added to ``partition-id`` and ``num-partitions``, such as ``data-path``.
         secret: What its seeds come from; None derives it from the run's seed.
+        sums: Its part in secure sums; None takes no part.
     """
 
     name: SiteName
@@ -55,6 +57,7 @@ class SimulatedSite:
     reservation: ReservationId | None = None
     node_config: NodeConfig = field(default_factory=lambda: MappingProxyType({}))
     secret: bytes | None = None
+    sums: SummingSite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,13 @@ def send_out(
     except UnavailableError:
         raise  # the caller's own disk: going on without the site would only hide it from them
     except ComityError as error:
-        # A gate that refuses, a reply that does not parse: this site drops out, and only the
-        # error's class and public text may leave.
-        name = type(error).__name__
-        return Outgoing(Error(APP_RAISED, f"{name}: {error.public}"), failure=name)
+        return refused(error)
+
+
+def refused(error: ComityError) -> Outgoing:
+    """What leaves where a gate refuses or a reply does not parse: class and public text alone."""
+    name = type(error).__name__
+    return Outgoing(Error(APP_RAISED, f"{name}: {error.public}"), failure=name)
 
 
 def _send_error(
@@ -154,17 +160,11 @@ def _send_error(
 def _send_records(
     site: SimulatedSite, exchange: Exchange, request: Message, content: RecordDict, app: AppDigest
 ) -> Outgoing:
-    claimed = content.pop(SPENDS_RECORD, None)
     if site.policy is None:
+        content.pop(SPENDS_RECORD, None)
         parts = [_open_part(name, record) for name, record in content.items()]
     else:
-        size, limit = array_bytes(content), site.policy.train.max_reply_bytes
-        if size > limit:
-            raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
-        trusted = app in site.policy.train.trusted_trainers
-        spends = read_spends(claimed) if trusted and isinstance(claimed, ConfigRecord) else ()
-        claim = _Claim(spends, app)
-        parts = list(_guarded_parts(site, request, content, claim))
+        parts = list(guarded_parts(site, request, content, app))
     results = site.door.release(exchange, parts) if parts else ()
     return _rebuilt(site.policy, exchange, parts, results)
 
@@ -175,9 +175,15 @@ def _open_part(name: str, record: Record) -> Part:
     return Part(_kind_of(record), name, record)
 
 
-def _guarded_parts(
-    site: SimulatedSite, request: Message, content: RecordDict, claim: _Claim
+def guarded_parts(
+    site: SimulatedSite, request: Message, content: RecordDict, app: AppDigest
 ) -> Iterator[Part]:
+    """The parts of a reply, decoded into memory that the app's process cannot reach.
+
+    Raises:
+        Malformed: It is too large, or does not decode.
+    """
+    claim = _claim(site.policy or SitePolicy(), content, app)
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
             # Decoded once, into memory that the app's process cannot reach: what the gate checks
@@ -196,6 +202,16 @@ def _guarded_parts(
         yield Part(PartKind.METRICS, name, scalars)
         if lists:  # a list can hold a value for each record: it is no metric
             yield Part(PartKind.CONFIG, name, MetricLists(lists))
+
+
+def _claim(policy: SitePolicy, content: RecordDict, app: AppDigest) -> _Claim:
+    claimed = content.pop(SPENDS_RECORD, None)
+    size, limit = array_bytes(content), policy.train.max_reply_bytes
+    if size > limit:
+        raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
+    trusted = app in policy.train.trusted_trainers
+    spends = read_spends(claimed) if trusted and isinstance(claimed, ConfigRecord) else ()
+    return _Claim(spends, app)
 
 
 def _rebuilt(

@@ -39,8 +39,23 @@ def throwaway_root(
     Raises:
         Malformed: A name is no name, or stands twice.
     """
-    root = Identity.from_seed(rng.token(PRIVATE_KEY_BYTES))
     identities = {name: Identity.from_seed(rng.token(PRIVATE_KEY_BYTES)) for name, _ in members}
+    return throwaway_root_over(federation, members, identities, (rng, clock))
+
+
+def throwaway_root_over(
+    federation: FederationName,
+    members: Sequence[tuple[MemberName, Role]],
+    identities: Mapping[MemberName, Identity],
+    ports: tuple[Rng, Clock],
+) -> ThrowawayRoot:
+    """Makes a root and a roster of members that have identities already, valid for a day.
+
+    Raises:
+        Malformed: A name is no name, or stands twice.
+    """
+    rng, clock = ports
+    root = Identity.from_seed(rng.token(PRIVATE_KEY_BYTES))
     now_s = clock.wall_s()
     signed = sign_roster(
         Roster(

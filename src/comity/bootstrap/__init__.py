@@ -15,8 +15,10 @@ from comity.events import EventSink, ignore
 from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
-    from comity.adapters.flower.engine import EngineSettings, RunOutcome
+    from comity.adapters.flower.engine import EngineSettings, RunOutcome, SumParts
     from comity.adapters.flower.site_engine import SimulatedSite
+    from comity.adapters.pki.keys import Identity
+    from comity.bootstrap.sums import LastingSite
     from comity.config.federation import AskSection, FederationFile
     from comity.config.site import SiteFile
     from comity.core.policy.rule import SitePolicy
@@ -25,16 +27,32 @@ if TYPE_CHECKING:
     from comity.services.gate import Gate
     from comity.services.ingest import IngestReport
     from comity.services.search import SiteSearch
+    from comity.services.sum_plan import SumSettings
 
 # --- comity run -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a caller of `run_flower_app` may decide.
+
+    Attributes:
+        overrides: ``key=value`` over the app's run configuration.
+        policy: A site file that every site follows; None lets everything pass.
+        secure: Sums replies securely; None does so only where the policy lets parts leave no
+            other way.
+    """
+
+    overrides: Sequence[str] = ()
+    policy: Path | None = None
+    secure: SumSettings | None = None
 
 
 def run_flower_app(
     folder: Path,
     sites: int,
     settings: EngineSettings,
-    overrides: Sequence[str] = (),
-    policy: Path | None = None,
+    options: RunOptions | None = None,
     events: EventSink = ignore,
 ) -> RunOutcome:
     """Runs the Flower app in `folder` over `sites` simulated sites of the caller's own.
@@ -43,26 +61,50 @@ def run_flower_app(
         folder: Holds the app's ``pyproject.toml``.
         sites: How many sites.
         settings: How to run it.
-        overrides: ``key=value`` over the app's run configuration.
-        policy: A site file that every site follows; None lets everything pass.
+        options: What the caller decides besides.
         events: Told what happens.
 
     Raises:
         ConfigError: The app, the overrides or the policy file are wrong.
-        PolicyRefused: The policy lets parts leave only inside a secure sum, and there is none.
+        CohortTooSmall: Too few sites for a secure sum.
+        StrategyRefused: The app's strategy would be wrong under a secure sum.
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
+    options = options or RunOptions()
     names = [SiteName(f"site-{number}") for number in range(1, sites + 1)]
-    app = read_app(folder, overrides)
-    if policy is None:
-        own = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
-        return run_app(app, own, settings, events)
+    app = read_app(folder, options.overrides)
     with contextlib.ExitStack() as journals:
-        return run_app(app, _guarded_sites(names, policy, journals, events), settings, events)
+        if options.policy is None:
+            joined = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
+        else:
+            joined = _guarded_sites(names, options.policy, journals, events)
+        return run_app(app, *_summed(joined, settings, events, options.secure))
+
+
+_SIMULATION = FederationName("simulation")
+
+
+def _summed(
+    sites: Sequence[SimulatedSite],
+    settings: EngineSettings,
+    events: EventSink,
+    secure: SumSettings | None,
+    lasting: dict[SiteName, LastingSite] | None = None,
+) -> tuple[Sequence[SimulatedSite], EngineSettings, EventSink, SumParts | None]:
+    """The arguments of a run; with secure sums where they are asked for, or a site demands them."""
+    from comity.adapters.flower.secure_grid import PROTECTED  # noqa: PLC0415 - likewise
+    from comity.bootstrap.sums import demanded, with_sums  # noqa: PLC0415 - likewise
+    from comity.services.sum_plan import SumSettings  # noqa: PLC0415 - likewise
+
+    asked = PROTECTED if secure else demanded([site.policy for site in sites if site.policy])
+    if not asked:
+        return sites, settings, events, None
+    joined, sums = with_sums(sites, secure or SumSettings(), asked, _SIMULATION, lasting)
+    return joined, settings, events, sums
 
 
 def run_over_sites(
@@ -83,12 +125,14 @@ def run_over_sites(
 
     Raises:
         ConfigError: App or overrides are wrong, or a site lacks the data set.
-        PolicyRefused: A site's parts leave only inside a secure sum, and there is none.
+        CohortTooSmall: Sites demand a secure sum, and are too few for one.
+        StrategyRefused: The app's strategy would be wrong under a secure sum.
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
     from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
+    from comity.bootstrap.sums import LastingSite  # noqa: PLC0415 - likewise
 
     dataset, reservations = reserved
     overrides, seed = run
@@ -110,8 +154,11 @@ def run_over_sites(
                 {"data-path": str(section.path)},
             )
         )
+    lasting = {site.name: LastingSite(site.identity, site.file.state / "sums") for site in sites}
+    settings = EngineSettings(seed=seed)
     with quiet():
-        return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
+        app = read_app(folder, overrides)
+        return run_app(app, *_summed(simulated, settings, events, None, lasting))
 
 
 def _guarded_sites(
@@ -126,11 +173,10 @@ def _guarded_sites(
     dataset, path = named[0] if len(named) == 1 else (DatasetName(""), None)
     config = {} if path is None else {"data-path": str(path)}
     state = Path(journals.enter_context(tempfile.TemporaryDirectory(prefix="comity-")))
-    federation = FederationName("simulation")
     sites = []
     for name in names:
         member = read.model_copy(update={"name": name, "state": state / name})
-        site = journals.enter_context(open_site(member, federation, events))
+        site = journals.enter_context(open_site(member, _SIMULATION, events))
         sites.append(SimulatedSite(name, site.gate, site.policy, dataset, node_config=config))
     return sites
 
@@ -147,12 +193,14 @@ class OpenSite:
         policy: What its owner decided.
         gate: The one way out.
         journal: Its ledger and audit chain.
+        identity: Its identity key.
     """
 
     file: SiteFile
     policy: SitePolicy
     gate: Gate
     journal: Journal
+    identity: Identity
 
     @property
     def name(self) -> SiteName:
@@ -189,11 +237,12 @@ def open_site(
     layout = state_layout(file.state, create=True)
     if not layout.identity.exists() and not layout.journal.exists():
         write_identity(layout.identity, Identity.from_seed(rng.token(32)))
+    keys = load_identity(layout.identity)
     with contextlib.closing(SqliteJournal(layout.journal)) as journal:
         parts = GateParts(
             journal=journal,
             heads=FileHeadKeeper(layout.head),
-            keys=load_identity(layout.identity),
+            keys=keys,
             accountant=DpAccountant(),
             clock=SystemClock(),
             rng=rng,
@@ -201,7 +250,7 @@ def open_site(
         gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
         for name, section in file.datasets.items():
             gate.bind_dataset(DatasetName(name), _source_digest(section.path))
-        yield OpenSite(file, policy, gate, journal)
+        yield OpenSite(file, policy, gate, journal, keys)
 
 
 def _source_digest(path: Path) -> str:
