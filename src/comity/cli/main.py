@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "journal": "Restore a site's journal after a loss, on the record.",
     "ledger": "Show or verify a site's privacy budget.",
     "new": "Write a small app that runs at once.",
+    "secagg": "Say what a secure sum promises and costs.",
     "run": "Run a Flower app on this machine.",
 }
 """Every command with its one-line help; the file `cli/NAME.py` holds it as `command`."""
