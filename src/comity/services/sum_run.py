@@ -35,7 +35,14 @@ from comity.core.secagg.quantize import mean_arrays
 from comity.core.secagg.sum_state import Cause, SumResult, SumState, Void
 from comity.core.secagg.terms import colluders
 from comity.core.secagg.unmask import finished, unmasking
-from comity.errors import CohortTooSmall, Malformed, ProtocolError, RefusedError, UnavailableError
+from comity.errors import (
+    CohortTooSmall,
+    Malformed,
+    PolicyRefused,
+    ProtocolError,
+    RefusedError,
+    UnavailableError,
+)
 from comity.events import AttemptVoid, EventSink, SumOpened, ignore
 from comity.ids import RunId, SiteName
 from comity.ports import Arrays, SealedUpload
@@ -82,6 +89,8 @@ class SumAsk:
         reference: The arrays that the sites start from; empty where only metrics are summed.
         received: Digest of the message that all of them are sent.
         sizes: Arrays to be summed as they are, by name and size, where there is no reference.
+        exponent: The one power of two of all tensors, 0 for exact whole numbers; None follows
+            what is expected of them.
     """
 
     message_type: str
@@ -89,6 +98,7 @@ class SumAsk:
     reference: Arrays
     received: bytes
     sizes: Mapping[str, int] = field(default_factory=dict)
+    exponent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,8 @@ class SumRun:
     def _round_of(self, ask: SumAsk, scales: Scales, epoch: Epoch, carrier: Carrier) -> _Attempt:
         cohort = ask.cohort
         exponents = scales.exponents(self.settings.ring_bits, max(len(cohort), 1))
+        if ask.exponent is not None:
+            exponents = [ask.exponent] * len(exponents)
         attempt = None
         for number in range(1, self.settings.terms.max_attempts + 1):
             threshold = self.settings.threshold(self._members, len(cohort))
@@ -192,6 +204,11 @@ class SumRun:
             self._void(attempt, outcome)
             if outcome.cause not in _REPEATABLE:
                 return attempt
+            if outcome.cause is Cause.UNFIT and ask.exponent is not None:
+                raise PolicyRefused(
+                    f"a number at {', '.join(outcome.sites)} is too large for an exact sum in a "
+                    f"ring of {self.settings.ring_bits} bits"
+                )
             if outcome.cause is Cause.UNFIT:
                 exponents = shifted(exponents, self.settings.ring_bits)
                 scales.coarser += COARSER_BITS[self.settings.ring_bits]
@@ -279,7 +296,7 @@ class SumRun:
             ),
             metric_slots=self.settings.metric_slots,
             weight_key=terms.weight_key,
-            max_weight=scales.max_weight,
+            max_weight=scales.max_weight if ask.exponent is None else 1,
             clip_norm=self.settings.clip_norm,
             names=scales.names,
         )
@@ -300,7 +317,8 @@ class SumRun:
         result = attempt.outcome
         if isinstance(result, Void):
             raise Malformed("a void attempt has no sum")
-        scales.learn(attempt.spec, attempt.total, result)
+        if ask.exponent is None:
+            scales.learn(attempt.spec, attempt.total, result)
         reference = ask.reference or None
         arrays = mean_arrays(attempt.total, attempt.spec.plan(), result.share, reference)
         metrics = dict(zip(result.names[2:], result.metrics, strict=True))
