@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Federation,
         LinearTrainer,
         MlpTrainer,
+        SecureAggregation,
         SiteReport,
         SklearnTrainer,
         Table,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         client_app,
         read_csv,
         scaled,
+        secure_aggregation_mod,
+        secure_mean,
         server_app,
         training_plan,
     )
@@ -31,6 +34,7 @@ __all__ = [
     "Federation",
     "LinearTrainer",
     "MlpTrainer",
+    "SecureAggregation",
     "SiteReport",
     "SklearnTrainer",
     "Table",
@@ -38,6 +42,8 @@ __all__ = [
     "client_app",
     "read_csv",
     "scaled",
+    "secure_aggregation_mod",
+    "secure_mean",
     "server_app",
     "training_plan",
 ]

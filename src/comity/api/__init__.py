@@ -10,6 +10,7 @@ from comity.adapters.train.tables import read_csv, scaled
 from comity.api.apps import client_app, server_app
 from comity.api.federation import Federation
 from comity.api.results import SiteReport, TrainResult
+from comity.api.secure import SecureAggregation, secure_aggregation_mod, secure_mean
 from comity.core.privacy.plan import training_plan
 from comity.ports import Table
 from comity.services.answer import Answer
@@ -20,6 +21,7 @@ __all__ = [
     "Federation",
     "LinearTrainer",
     "MlpTrainer",
+    "SecureAggregation",
     "SiteReport",
     "SklearnTrainer",
     "Table",
@@ -27,6 +29,8 @@ __all__ = [
     "client_app",
     "read_csv",
     "scaled",
+    "secure_aggregation_mod",
+    "secure_mean",
     "server_app",
     "training_plan",
 ]

@@ -99,6 +99,37 @@ def plan(  # noqa: PLR0913 - click passes each option by its name
         out.print(Padding(Text(line), (0, 0, 0, 2)))
 
 
+@command.command()
+@click.option("--sites", type=click.IntRange(3, 1024), required=True, help="How many sites.")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("members"),
+    show_default=True,
+    help="Where the folders are made.",
+)
+@json_option
+def members(sites: int, folder: Path, *, as_json: bool) -> None:
+    """Make members' folders for secure sums on stock Flower, under a throw-away root.
+
+    Each folder holds a private key: give each site its own, the coordinator the last. The roster
+    is valid for a day; it is meant for simulations and trials.
+
+    \b
+    Example:
+      comity secagg members --sites 4 --out members
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    from comity.bootstrap.members import write_members  # noqa: PLC0415 - flwr takes 0.4 s
+
+    made = write_members(folder, sites)
+    if as_json:
+        print_json({"folders": [str(place) for place in made]})
+        return
+    for place in made:
+        click.echo(place)
+
+
 def told(found: Outlook) -> list[str]:
     """The outlook in sentences that a site administrator can judge."""
     lost = found.tolerated

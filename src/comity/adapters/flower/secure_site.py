@@ -27,7 +27,7 @@ from comity.adapters.flower.secure_messages import (
     without_protocol,
 )
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, guarded_parts, refused
-from comity.errors import ComityError, Malformed, PolicyRefused, UnavailableError, WrongStage
+from comity.errors import ComityError, Malformed, UnavailableError, WrongStage
 from comity.ids import AppDigest
 from comity.ports import Exchange, SealedUpload
 from comity.release import Released
@@ -57,12 +57,12 @@ def admit(site: SimulatedSite, exchange: Exchange, message: Message) -> Admitted
     """
     kind = message.metadata.message_type
     content = message.content
-    if kind not in PROTOCOL_TYPES and PROTOCOL not in content:
+    if site.sums is None or (kind not in PROTOCOL_TYPES and PROTOCOL not in content):
         return Admitted(content)
     try:
         body = protocol_body(content)
-        if body is None or site.sums is None:
-            raise PolicyRefused("this site takes no part in secure sums")
+        if body is None:
+            raise Malformed("a request of the secure sum without its message")
         if kind in PROTOCOL_TYPES:
             released = _answered(site.sums, exchange, kind, body)
             reply = RecordDict({PROTOCOL: protocol_record(released.value)})
