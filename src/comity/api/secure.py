@@ -100,7 +100,7 @@ class SecureAggregation:
 
         parts = self._parts
         sums = SumRun(parts.coordinator, run_name(grid.run.run_id), parts.settings)
-        outer = SecureGrid(grid, sums)
+        outer = SecureGrid(grid, sums, in_band=True)
         with outer.admit(self._strategy):
             return self._strategy.start(outer, *args, **kwargs)
 

@@ -37,9 +37,10 @@ class MessageCarrier:
 
     grid: Grid
     nodes: dict[str, int]
-    request: Message | None
+    request: Message
     content: RecordDict
     timeout_s: float | None
+    in_band: bool = False
     _requests: dict[str, str] = field(default_factory=dict)
     _errors: dict[str, Message] = field(default_factory=dict)
 
@@ -48,7 +49,7 @@ class MessageCarrier:
         found: dict[str, bytes] = {}
         content = RecordDict({PROTOCOL: protocol_record(request)})
         targets = dict.fromkeys(self.grid.get_node_ids(), content)
-        for node, reply in self._exchange(targets, ANNOUNCE, 1.0):
+        for node, reply in self._exchange(targets, self._kind(ANNOUNCE), 1.0):
             body = None if reply.has_error() else protocol_body(reply.content)
             with contextlib.suppress(ProtocolError):
                 site = decode(Announcement, body or b"").site
@@ -64,8 +65,6 @@ class MessageCarrier:
         self, invitations: Mapping[str, bytes]
     ) -> Iterator[tuple[str, SealedUpload | bytes]]:
         """Sends the app's message with an invitation; uploads as they arrive."""
-        if self.request is None:
-            return
         contents: dict[bytes, RecordDict] = {}
         for body in invitations.values():
             if body not in contents:
@@ -79,7 +78,9 @@ class MessageCarrier:
                 self._errors[name] = reply
                 continue
             with contextlib.suppress(Malformed):
-                yield name, read_upload(reply.content)
+                upload = read_upload(reply.content)
+                self._requests[name] = reply.metadata.reply_to_message_id
+                yield name, upload
 
     def reveal(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         """Asks survivors for what opens the sum."""
@@ -96,12 +97,15 @@ class MessageCarrier:
         """The error replies of sites that are not in the sum, in site order."""
         return [self._errors[name] for name in sorted(self._errors) if name not in answered]
 
+    def _kind(self, reserved: str) -> str:
+        return type_of(self.request) if self.in_band else reserved
+
     def _answers(
         self, contents: Mapping[str, RecordDict], kind: str, part: float
     ) -> Iterator[tuple[str, bytes]]:
         names = {self.nodes[name]: name for name in contents}
         targets = {self.nodes[name]: content for name, content in contents.items()}
-        for node, reply in self._exchange(targets, kind, part):
+        for node, reply in self._exchange(targets, self._kind(kind), part):
             body = None if reply.has_error() else protocol_body(reply.content)
             if body is not None:
                 yield names[node], body
@@ -112,19 +116,12 @@ class MessageCarrier:
         """Sends one message a node; replies as they arrive, until the part of the limit is over."""
         limit_s = _NO_LIMIT_S if self.timeout_s is None else self.timeout_s * part
         deadline = time.monotonic() + max(limit_s, _PAUSE_S)
-        template = self.request.metadata if self.request is not None else None
-        group = template.group_id if template is not None else ""
-        ttl = template.ttl if template is not None else None
+        template = self.request.metadata
         messages = [
-            Message(content, node, kind, ttl=ttl, group_id=group)
+            Message(content, node, kind, ttl=template.ttl, group_id=template.group_id)
             for node, content in targets.items()
         ]
         ids = list(self.grid.push_messages(messages))
-        sites = {node: name for name, node in self.nodes.items()}
-        if self.request is not None and kind == type_of(self.request):
-            self._requests |= {
-                sites[node]: message_id for node, message_id in zip(targets, ids, strict=True)
-            }
         waiting = set(ids)
         while waiting and time.monotonic() < deadline:
             asked = time.monotonic()

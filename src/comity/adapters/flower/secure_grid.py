@@ -39,6 +39,8 @@ class SecureGrid(Grid):
         sums: The run's sums.
         events: Told of each exchange that the caller asked for.
         protected: The categories of messages whose replies are summed.
+        in_band: Messages of the protocol travel as the app's own type, for engines that hand a
+            message to an app's mods only where the app has a function for its type.
     """
 
     def __init__(
@@ -47,7 +49,10 @@ class SecureGrid(Grid):
         sums: SumRun,
         events: EventSink = ignore,
         protected: frozenset[str] = PROTECTED,
+        *,
+        in_band: bool = False,
     ) -> None:
+        self._in_band = in_band
         self._protected = protected
         self._inner = inner
         self._sums = sums
@@ -138,10 +143,10 @@ class SecureGrid(Grid):
         content, received = _same_content(messages)
         kind = first.metadata.message_type
         if not self._nodes:
-            self._introduce(timeout)
+            self._sums.begin(self._carrier(first, RecordDict(), timeout))
         nodes = {name: node for name, node in self._nodes.items() if node in _receivers(messages)}
         reference = _reference(content) if kind.split(".", 1)[0] == "train" else {}
-        carrier = MessageCarrier(self._inner, self._nodes, first, content, timeout)
+        carrier = self._carrier(first, content, timeout)
         summed = self._sums.sum(SumAsk(kind, tuple(nodes), reference, received), carrier)
         answered = summed.result.survivors
         request = next(m for m in messages if m.metadata.dst_node_id == nodes[answered[0]])
@@ -172,10 +177,12 @@ class SecureGrid(Grid):
     def _weight_key(self) -> str:
         return self._sums.settings.terms.weight_key
 
-    def _introduce(self, timeout: float | None) -> None:
-        """Learns which node is which site, from what each of them signed."""
-        carrier = MessageCarrier(self._inner, self._nodes, None, RecordDict(), timeout)
-        self._sums.begin(carrier)
+    def _carrier(
+        self, first: Message, content: RecordDict, timeout: float | None
+    ) -> MessageCarrier:
+        return MessageCarrier(
+            self._inner, self._nodes, first, content, timeout, in_band=self._in_band
+        )
 
 
 def secure_mean(

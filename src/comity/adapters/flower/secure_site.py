@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from comity.adapters.flower.arrays import BufferArray, view_npy
 from comity.adapters.flower.secure_messages import (
-    ANNOUNCE,
-    LINK,
     PROTOCOL,
     PROTOCOL_TYPES,
     content_digest,
@@ -27,6 +25,8 @@ from comity.adapters.flower.secure_messages import (
     without_protocol,
 )
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, guarded_parts, refused
+from comity.core.secagg.codec import code_of
+from comity.core.secagg.messages import AnnounceRequest, Invitation, LinkRequest
 from comity.errors import ComityError, Malformed, UnavailableError, WrongStage
 from comity.ids import AppDigest
 from comity.ports import Exchange, SealedUpload
@@ -55,16 +55,16 @@ def admit(site: SimulatedSite, exchange: Exchange, message: Message) -> Admitted
     Raises:
         UnavailableError: The site's journal or place cannot be written.
     """
-    kind = message.metadata.message_type
     content = message.content
-    if site.sums is None or (kind not in PROTOCOL_TYPES and PROTOCOL not in content):
+    reserved = message.metadata.message_type in PROTOCOL_TYPES
+    if site.sums is None or not (reserved or PROTOCOL in content):
         return Admitted(content)
     try:
         body = protocol_body(content)
         if body is None:
             raise Malformed("a request of the secure sum without its message")
-        if kind in PROTOCOL_TYPES:
-            released = _answered(site.sums, exchange, kind, body)
+        if reserved or code_of(body) != Invitation.CODE:
+            released = _answered(site.sums, exchange, body)
             reply = RecordDict({PROTOCOL: protocol_record(released.value)})
             return Admitted(None, Outgoing(reply, size_bytes=len(released.value)))
         plain = without_protocol(content)
@@ -117,10 +117,11 @@ def _view(array: Any) -> NDArray[Any]:  # noqa: ANN401 - an Array of flwr's or o
     return array.numpy() if viewed is None else np.asarray(viewed)
 
 
-def _answered(sums: SummingSite, exchange: Exchange, kind: str, body: bytes) -> Released[bytes]:
-    if kind == ANNOUNCE:
+def _answered(sums: SummingSite, exchange: Exchange, body: bytes) -> Released[bytes]:
+    code = code_of(body)
+    if code == AnnounceRequest.CODE:
         return sums.announce(exchange, body)
-    if kind == LINK:
+    if code == LinkRequest.CODE:
         return sums.link(exchange, exchange.run, body)
     return sums.reveal(exchange, body)
 
