@@ -10,6 +10,7 @@ from typing import Final
 from comity.adapters.flower.engine import SumParts
 from comity.adapters.flower.secure_grid import PROTECTED
 from comity.adapters.flower.site_engine import SimulatedSite
+from comity.adapters.parallel.unmask import ParallelUnmask
 from comity.adapters.pki.keys import Identity, verify_signature
 from comity.adapters.pki.throwaway import throwaway_root_over
 from comity.adapters.store.sums import FileSumStore, MemorySumStore
@@ -99,4 +100,4 @@ def with_sums(
         store = FileSumStore(place.folder) if place else MemorySumStore()
         joined.append(replace(site, sums=SummingSite(member, site.door, rng, store)))
     coordinator = Coordinator(root.roster, identities[COORDINATOR].sign, verify_signature)
-    return joined, SumParts(coordinator, settings, protected)
+    return joined, SumParts(coordinator, settings, protected, ParallelUnmask())

@@ -43,9 +43,8 @@ from comity.errors import Malformed, NotAMember, Replay, Verification, WrongStag
 
 def opened(spec: RoundSpec, binding: bytes, received: bytes) -> tuple[SumState, RingVector]:
     """A new attempt, and the buffer that its sum will stand in."""
-    return SumState(spec, binding, received), np.zeros(
-        dimension(spec.plan()), words(spec.ring_bits)
-    )
+    state = SumState(spec, binding, received, body=encode(spec))
+    return state, np.zeros(dimension(spec.plan()), words(spec.ring_bits))
 
 
 def step(
@@ -177,7 +176,7 @@ def _check_first(state: SumState, sender: str) -> None:
 
 def _revealed(state: SumState, sender: str, reveal: Reveal) -> SumState:
     _check_turn(state, sender, reveal.context)
-    expected = context_of(encode(state.spec), state.binding, state.received, reveal.names)
+    expected = context_of(state.body, state.binding, state.received, reveal.names)
     if expected != state.context or not 0 <= len(reveal.names) - 2 <= MAX_METRICS:
         raise Verification(f"{sender} says other names than it summed, or was sent another message")
     _check_shares(state, sender, reveal)

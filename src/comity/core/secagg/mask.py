@@ -48,9 +48,9 @@ def apply_streams(vector: RingVector, streams: Sequence[Stream], *, start: int =
     if offset % _AES_BLOCK:
         raise Malformed(f"a slice that starts at byte {offset} cuts a block of the cipher")
     ciphers = [_cipher(stream.key, offset // _AES_BLOCK) for stream in streams]
-    buffer = bytearray(BLOCK_BYTES + _AES_BLOCK - 1)
-    words = np.frombuffer(buffer, dtype=vector.dtype, count=BLOCK_BYTES // vector.itemsize)
-    per_block = len(words)
+    per_block = min(vector.size, BLOCK_BYTES // vector.itemsize) or 1
+    buffer = bytearray(per_block * vector.itemsize + _AES_BLOCK - 1)
+    words = np.frombuffer(buffer, dtype=vector.dtype, count=per_block)
     for begin in range(0, vector.size, per_block):
         block = vector[begin : begin + per_block]
         zeros = memoryview(_ZEROS)[: block.size * vector.itemsize]

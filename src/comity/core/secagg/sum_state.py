@@ -64,6 +64,7 @@ class SumState:
         survivors: Whose uploads are summed, sorted; empty while collecting.
         reveals: By site.
         complaints: The dealer whose share did not open, by who says so.
+        body: The encoded plan.
     """
 
     spec: RoundSpec
@@ -76,6 +77,7 @@ class SumState:
     survivors: tuple[str, ...] = ()
     reveals: Mapping[str, Reveal] = field(default_factory=lambda: _NOTHING)
     complaints: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    body: bytes = b""
 
     @property
     def dropped(self) -> tuple[str, ...]:
