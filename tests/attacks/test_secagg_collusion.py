@@ -1,0 +1,550 @@
+"""What a lying coordinator and its colluders can compute from all that they were sent.
+
+The attacker here is as good as we can make it. It tells every honest site another set of survivors,
+keeps all answers and the colluders' states, takes every mask off that it can derive, and then looks
+for sites whose remaining masks cancel. It checks itself: what it says that it opened must be the
+true sum of what those sites gave.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.fakes.secagg_run import (
+    MODEL,
+    NAMES,
+    SecaggRun,
+    Terms,
+    UnsafeCountingBytes,
+    assert_sums,
+    identity,
+    signed_request,
+)
+
+from comity.core.secagg import coordinator, shamir, site
+from comity.core.secagg.codec import decode, encode
+from comity.core.secagg.coordinator import Cause, Void
+from comity.core.secagg.keys import pair_seed, vector_key
+from comity.core.secagg.mask import Stream, apply_streams
+from comity.core.secagg.messages import Reason, Reveal, RevealRequest, Unfit
+from comity.core.secagg.quantize import Rounding, quantize
+from comity.core.secagg.ring import limit
+from comity.core.secagg.site import MaskedUpload
+from comity.core.secagg.site_state import SiteState
+from comity.errors import PolicyRefused, Replay, Verification, WrongStage
+
+CHOSEN = identity("coordinator")
+Words = NDArray[np.uint32]
+
+
+@dataclass
+class Attacker:
+    """All messages of one attempt, and the states of the sites that collude.
+
+    Attributes:
+        run: The federation, from which only what was sent is read, and colluders' states.
+        colluding: Who tells the coordinator all it knows.
+        states: The colluders' states as they were when they uploaded.
+    """
+
+    run: SecaggRun
+    colluding: tuple[str, ...]
+    states: dict[str, SiteState] = field(default_factory=dict)
+    shares: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    seeds: dict[frozenset[str], bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        run, context = self.run, self.run.sum_state.context
+        for name in run.plan.cohort:
+            self.shares[name] = {}
+        for spy in self.colluding:
+            self.states[spy] = state = run.states[spy]
+            # A colluder knows its pairs, and opens what was dealt to it.
+            for name in run.plan.cohort:
+                if name != spy:
+                    self.seeds[frozenset((spy, name))] = pair_seed(state.chain(name), context)
+                    share = site._opened(
+                        run.members[spy], state, (name, self.row(name, spy)[0]),
+                        self.row(name, spy)[1],
+                    )  # fmt: skip
+                    self.shares[name][spy] = share
+            self.shares[spy][spy] = state.own_share
+
+    @property
+    def honest(self) -> tuple[str, ...]:
+        return tuple(name for name in self.run.plan.cohort if name not in self.colluding)
+
+    def row(self, dealer: str, receiver: str) -> tuple[bytes, bytes, bytes]:
+        return self.run.masked[dealer].upload.rows[self.run.plan.cohort.index(receiver)]
+
+    def ask(self, name: str, survivors: Sequence[str]) -> None:
+        """Tells a site who survived, signed and with the shares that fit."""
+        shares = tuple((other, *self.row(other, name)[:2]) for other in survivors if other != name)
+        request = RevealRequest(self.run.sum_state.context, name, tuple(survivors), shares)
+        answer = self.run.to_site(name, signed_request(request, CHOSEN))
+        assert isinstance(answer, Reveal)
+        for other, share in answer.shares:
+            self.shares[other][name] = share
+        for other, seed in answer.seeds:
+            self.seeds[frozenset((name, other))] = seed
+
+    def opened_sums(self) -> dict[tuple[str, ...], Words]:
+        """Each smallest set of honest sites whose sum falls out, with the sum."""
+        found = {}
+        for group in self._components():
+            if all(len(self.shares[name]) >= self.run.plan.threshold for name in group):
+                found[tuple(sorted(group))] = self._unmasked(group)
+        return found
+
+    def _components(self) -> Iterator[set[str]]:
+        """Honest sites that hang together by pairs whose seed is not known."""
+        left = set(self.honest)
+        while left:
+            group, edge = set(), {left.pop()}
+            while edge:
+                one = edge.pop()
+                group.add(one)
+                more = {name for name in left if frozenset((one, name)) not in self.seeds}
+                left -= more
+                edge |= more
+            yield group
+
+    def _unmasked(self, group: set[str]) -> Words:
+        context = self.run.sum_state.context
+        total = np.zeros_like(self.run.total)
+        streams = []
+        for name in group:
+            total += self.run.masked[name].vector
+            points = {
+                self.run.plan.cohort.index(holder) + 1: share
+                for holder, share in list(self.shares[name].items())[: self.run.plan.threshold]
+            }
+            streams.append(Stream(vector_key(shamir.recovered(points), context), negative=True))
+            for other in self.run.plan.cohort:
+                seed = self.seeds.get(frozenset((name, other)))
+                if other != name and other not in group:
+                    assert seed is not None
+                    streams.append(Stream(vector_key(seed, context), negative=other < name))
+        apply_streams(total, streams)
+        return total
+
+
+def words_of(run: SecaggRun, name: str) -> Words:
+    """What a site quantised, which nobody but itself may see."""
+    given = run.contribution(name)
+    vector = np.zeros_like(run.total)
+    bound = limit(run.plan.ring_bits, len(run.plan.cohort))
+    factor = given.weight / run.plan.max_weight
+    quantize((given.arrays, MODEL), run.plan.plan(), factor, bound, Rounding(), vector)
+    return vector
+
+
+def at_uploads(sites: int, terms: Terms, **changes: Any) -> SecaggRun:
+    """All have uploaded; copied for each way of lying."""
+    run = SecaggRun(sites=sites, terms=terms).announce().open(**changes)
+    run.upload()
+    return run
+
+
+def lies(run: SecaggRun, honest: Sequence[str]) -> Iterator[Mapping[str, tuple[str, ...]]]:
+    """Every way to tell each honest site who survived."""
+    cohort, least = run.plan.cohort, run.plan.threshold
+    choices = [
+        [
+            told
+            for size in range(least, len(cohort) + 1)
+            for told in itertools.combinations(cohort, size)
+            if name in told
+        ]
+        for name in honest
+    ]
+    for told in itertools.product(*choices):
+        yield dict(zip(honest, told, strict=True))
+
+
+def smallest_opened(run: SecaggRun, colluding: tuple[str, ...], told: Mapping[str, Any]) -> int:
+    """The fewest honest sites in a sum that opens; the cohort where none does."""
+    copy = run.fork()
+    attacker = Attacker(copy, colluding)
+    for name, survivors in told.items():
+        attacker.ask(name, survivors)
+    opened = attacker.opened_sums()
+    for group, total in opened.items():
+        true = sum((words_of(copy, name) for name in group), np.zeros_like(total))
+        np.testing.assert_array_equal(total, true)
+    return min(map(len, opened), default=len(run.plan.cohort))
+
+
+@pytest.mark.parametrize(
+    ("sites", "colluders", "least"), [(3, 0, 2), (4, 0, 2), (4, 1, 2), (5, 1, 2), (5, 2, 1)]
+)
+def test_no_lie_to_whomever_opens_a_sum_of_fewer_than_the_policy_says(
+    sites: int, colluders: int, least: int
+) -> None:
+    run = at_uploads(sites, Terms(max_colluders=colluders, min_honest=least))
+    spies = run.names[1 : 1 + colluders]
+    honest = tuple(name for name in run.names if name not in spies)
+    every = list(lies(run, honest))
+    chosen = every[:: max(1, len(every) // 300)]
+    assert min(smallest_opened(run, spies, told) for told in chosen) >= least
+
+
+def test_lies_at_chance_among_eight_sites_open_no_small_sum() -> None:
+    run = at_uploads(8, Terms(max_colluders=2, min_honest=3))
+    spies, dice = run.names[2:4], np.random.default_rng(4)
+    for _ in range(60):
+        told = {}
+        for name in (name for name in run.names if name not in spies):
+            size = int(dice.integers(run.plan.threshold, 9))
+            others = [other for other in run.names if other != name]
+            some = dice.choice(others, size - 1, replace=False)
+            told[name] = tuple(sorted([name, *map(str, some)]))
+        assert smallest_opened(run, spies, told) >= 3
+
+
+def test_one_below_the_bound_the_same_attacker_isolates_a_site() -> None:
+    """The attacker has teeth: where a policy demands less, it opens one site alone."""
+    run = at_uploads(4, Terms(max_colluders=0, min_honest=0, min_cohort=2))
+    assert run.plan.threshold == 2
+    told = {"s00": ("s00", "s02"), "s01": ("s00", "s01"), "s02": ("s01", "s02")}
+    assert smallest_opened(run, (), told) == 1
+
+
+def test_of_a_site_that_is_said_to_have_dropped_nothing_can_be_computed() -> None:
+    run = SecaggRun().announce().open()
+    run.upload()
+    attacker = Attacker(run, ("s01",))
+    victim = "s02"
+    told = tuple(name for name in run.names if name != victim)
+    for name in told:
+        attacker.ask(name, told)
+    assert set(attacker.opened_sums()) == {("s00", "s03", "s04")}
+    assert len(attacker.shares[victim]) < run.plan.threshold
+    # All pair masks come off, and what is left still is uniform to them: the self mask holds.
+    seeds = [
+        Stream(vector_key(attacker.seeds[frozenset((victim, name))], run.sum_state.context),
+               negative=name < victim)
+        for name in told
+    ]  # fmt: skip
+    left = run.masked[victim].vector.copy()
+    apply_streams(left, seeds)
+    distance = (left - words_of(run, victim)).view(np.int32)
+    assert np.count_nonzero(np.abs(distance.astype(np.int64)) > 2**20) >= len(left) - 1
+    with pytest.raises(Verification, match="told that it dropped out"):
+        attacker.ask(victim, told)
+
+
+def test_two_attempts_with_the_same_contributions_cannot_be_subtracted() -> None:
+    """Who answered in the first never gives the same again, so the difference holds many sites."""
+    run = SecaggRun(sites=6, terms=Terms(max_colluders=0, min_honest=2)).announce().open()
+    assert run.plan.threshold == 4
+    run.upload()
+    first = Attacker(run, ())
+    for name in ("s00", "s01", "s02", "s03"):
+        first.ask(name, run.names)
+    assert set(first.opened_sums()) == {run.names}
+    for name in ("s00", "s01", "s02", "s03"):
+        message = run.open(attempt=2).invitation(name)
+        with pytest.raises(WrongStage, match="answered the reveal of round 1"):
+            run.to_site(name, message)
+
+
+# What an upload's bytes hold.
+
+
+def planted(run: SecaggRun, name: str) -> MaskedUpload:
+    arrays = {"w": MODEL["w"] + np.float32(0.7310586), "b": MODEL["b"] + np.float32(0.3141593)}
+    changes = {"arrays": arrays, "weight": 73.0, "metrics": (0.8765432, -12345.678)}
+    answer = run.contribute(name, **changes)
+    assert isinstance(answer, MaskedUpload)
+    return answer
+
+
+def patterns() -> dict[str, bytes]:
+    """What must not be seen, in every width and order that it could have."""
+    numbers = {"count": 73.0, "loss": 0.8765432, "metric": -12345.678}
+    numbers |= {"change of w": 0.7310586, "change of b": 0.3141593}
+    numbers |= {"element of w": -1 + 0.7310586, "element of b": 0.8141593}
+    found = {}
+    for what, number in numbers.items():
+        for dtype in ("<f4", ">f4", "<f8", ">f8"):
+            found[f"{what} as {dtype}"] = np.array(number, dtype).tobytes()
+        found[f"{what} as text"] = f"{abs(number):.5g}".encode()
+    for what, whole in (("count", 73), ("count in steps", 73 * 2**16)):
+        for dtype in ("<u4", ">u4", "<u8", ">u8"):
+            found[f"{what} as {dtype}"] = np.array(whole, dtype).tobytes()
+    for what, value in (("w", 0.7310586), ("b", 0.3141593)):
+        word = round(float(np.float32(value)) * 0.73 * 2**20)
+        for near in range(word - 2, word + 3):
+            found[f"word of {what}, {near}"] = np.array(near, "<u4").tobytes()
+    return found | {f"name {name}": name.encode() for name in NAMES}
+
+
+def test_the_bytes_of_an_upload_show_neither_count_nor_metrics_nor_update() -> None:
+    run = SecaggRun().announce().open()
+    run.invite("s02")
+    masked = planted(run, "s02")
+    sent = encode(masked.upload) + masked.vector.tobytes()
+    assert [what for what, pattern in patterns().items() if pattern in sent] == []
+    control = encode(masked.upload) + np.full(4, 0.7310586, np.float32).tobytes()
+    assert [what for what, pattern in patterns().items() if pattern in control]
+
+
+def test_two_uploads_of_the_same_contribution_share_no_words() -> None:
+    run = SecaggRun(seed=3).announce()
+    sent = []
+    for round_number, attempt in ((1, 1), (1, 2), (2, 1)):
+        run.open(round_number=round_number, attempt=attempt).invite("s02")
+        masked = planted(run, "s02")
+        tail = np.frombuffer(masked.upload.tail, "<u8")
+        rows = {cell for row in masked.upload.rows for cell in row if cell}
+        own = {masked.upload.context, masked.upload.commitment}
+        sent.append(set(masked.vector.tolist()) | set(tail.tolist()) | rows | own)
+    for one, other in itertools.combinations(sent, 2):
+        assert not one & other
+
+
+def test_an_upload_says_as_much_whatever_its_content() -> None:
+    sizes = set()
+    for weight, value in ((0.0, 0.0), (100.0, 3.5)):
+        run = SecaggRun().announce().open()
+        run.invite("s02")
+        arrays = {name: array + np.float32(value) for name, array in MODEL.items()}
+        answer = run.contribute("s02", arrays=arrays, weight=weight)
+        assert isinstance(answer, MaskedUpload)
+        sizes.add((len(encode(answer.upload)), answer.vector.nbytes))
+    assert len(sizes) == 1
+
+
+def test_who_does_not_fit_says_one_bit_and_nothing_of_how_far() -> None:
+    said = set()
+    run = SecaggRun().announce().open()
+    run.invite("s02")
+    for value in (1e5, 1e9, 3e38):
+        huge = {name: np.full_like(array, value) for name, array in MODEL.items()}
+        answer = run.contribute("s02", arrays=huge)
+        assert answer == Unfit("fed", "run-1", 1, 1, 1, Reason.VALUES)
+        assert isinstance(answer, Unfit)
+        said.add(encode(answer))
+    assert len(said) == 1
+    assert run.contribute("s02", weight=101.0) == Unfit("fed", "run-1", 1, 1, 1, Reason.WEIGHT)
+
+
+def test_a_largest_weight_gives_away_one_bit_an_attempt_and_attempts_are_counted() -> None:
+    """A known leak: who is told of small largest weights is searched like a dictionary.
+
+    So each invitation, not each sum, must count against a site's limits.
+    """
+    run = SecaggRun(terms=Terms(max_attempts=3)).announce()
+    low, high = 0, 1000
+    for attempt in (1, 2, 3):
+        middle = (low + high) // 2
+        run.open(attempt=attempt, max_weight=middle).invite("s02")
+        answer = run.contribute("s02", weight=737.0)
+        low, high = (middle, high) if isinstance(answer, Unfit) else (low, middle)
+        again = run.invitation("s02", max_weight=middle + 1)
+        with pytest.raises(Replay, match=f"attempt {attempt}, is not above"):
+            run.to_site("s02", again)
+    assert high - low == 125
+    with pytest.raises(PolicyRefused, match="attempt 4; this site allows 3"):
+        run.open(attempt=4, max_weight=(low + high) // 2).invite("s02")
+
+
+# Logs.
+
+
+def secrets_of(run: SecaggRun) -> set[bytes]:
+    """Every key, seed and share that the sites hold or say."""
+    found = set()
+    for state in run.states.values():
+        found |= {state.private, state.kem_seed, state.own_share, *state.secrets, *state.chains}
+    return {secret for secret in found if secret}
+
+
+def assert_hidden(shown: str, secrets: set[bytes]) -> None:
+    for secret in secrets:
+        # Any eight bytes of a key would be too many, written as Python or as hexadecimals.
+        for start in range(len(secret) - 7):
+            piece = secret[start : start + 8]
+            assert repr(piece)[2:-1] not in shown
+            assert piece.hex() not in shown
+
+
+@pytest.mark.parametrize("hybrid", [0, 1])
+def test_what_is_logged_of_states_and_messages_shows_no_key(hybrid: int) -> None:
+    run = SecaggRun(sites=4, hybrid=hybrid).announce()
+    secrets, shown = secrets_of(run), [repr(run.states)]
+    if hybrid:
+        shown.append(repr(run.link().links))
+        secrets |= secrets_of(run)
+        shown.append(repr(run.states))
+    run.open().upload("s00", "s01", "s03")
+    secrets |= secrets_of(run)
+    shown += [repr(run.states), repr(run.members), repr(run.masked), repr(run.sum)]
+    run.close()
+    shown.append(repr(run.requests()))
+    for name in run.sum_state.survivors:
+        answer = run.to_site(name, run.requests()[name])
+        assert isinstance(answer, Reveal)
+        secrets |= {secret for _, secret in (*answer.shares, *answer.seeds)}
+        shown.append(repr(answer))
+        run.to_coordinator(name, answer)
+    streams = coordinator.unmasking(run.sum_state)
+    secrets |= {stream.key for part in streams for stream in part}
+    shown += [repr(run.states), repr(run.sum), repr(streams), repr(Rounding(bytes(range(32))))]
+    assert len(secrets) > 20
+    assert_hidden("\n".join(shown), secrets | {bytes(range(32))})
+
+
+def test_what_is_logged_of_a_contribution_shows_no_figure() -> None:
+    given = SecaggRun().contribution("s02", weight=73.0)
+    assert repr(given).startswith("Contribution(names=")
+    assert "73" not in repr(replace(given, received=b""))
+
+
+# Dealers who lie, and attempts that end void.
+
+
+def dealt(run: SecaggRun, dealer: str, shares: Mapping[str, bytes]) -> None:
+    """The dealer deals other shares, sealed and committed as they should be."""
+    spec, state = run.plan, run.states[dealer]
+    masked = run.masked[dealer]
+    context, rows = masked.upload.context, list(masked.upload.rows)
+    for name, share in shares.items():
+        rows[spec.cohort.index(name)] = site._row(
+            run.members[dealer], state, (name, share), context
+        )
+    run.masked[dealer] = replace(masked, upload=replace(masked.upload, rows=tuple(rows)))
+
+
+def with_dealer(shares: Mapping[str, bytes]) -> SecaggRun:
+    run = SecaggRun().announce().open().invite("s01")
+    run.contribute("s01")
+    dealt(run, "s01", shares)
+    run.upload()
+    run.close()
+    return run
+
+
+def test_a_dealer_of_what_is_no_share_is_named_by_who_was_to_reveal_it() -> None:
+    run = with_dealer({"s02": b"\xff" * 32})
+    with pytest.raises(Verification, match="s01 dealt what is no share"):
+        run.reveal("s02")
+    # A receiver that did not look is not blamed for it.
+    run.reveal("s03")
+    shares = tuple(
+        (name, b"\xff" * 32 if name == "s01" else opened_by(run, "s02", name))
+        for name in run.sum_state.survivors
+    )
+    careless = replace(run.sum_state.reveals["s03"], shares=shares)
+    with pytest.raises(Verification, match="s01 dealt what is no share to s02"):
+        run.to_coordinator("s02", careless)
+
+
+def opened_by(run: SecaggRun, receiver: str, dealer: str) -> bytes:
+    state = run.states[receiver]
+    if dealer == receiver:
+        return state.own_share
+    sealed, committed, _ = run.masked[dealer].upload.rows[run.names.index(receiver)]
+    return site._opened(run.members[receiver], state, (dealer, sealed), committed)
+
+
+def test_a_dealer_of_shares_that_are_not_of_one_secret_is_named() -> None:
+    run = with_dealer({"s02": bytes(32)}).reveal()
+    with pytest.raises(Verification, match="s01 dealt shares that are not of one secret"):
+        run.finish()
+
+
+def test_a_dealer_of_another_secret_than_it_committed_to_is_named() -> None:
+    points = range(1, 6)
+    other = shamir.split(bytes(31), 4, points, bytes(32))
+    run = with_dealer({f"s{point - 1:02}": other[point - 1] for point in points if point != 2})
+    run.reveal("s00", "s02", "s03", "s04")
+    with pytest.raises(Verification, match="s01 shared another secret than it committed to"):
+        run.finish()
+
+
+def test_a_void_names_who_it_is_for_and_the_next_attempt_sums() -> None:
+    run = SecaggRun().announce().open()
+    run.upload("s00", "s01", "s02")
+    assert run.close() == Void(Cause.TOO_FEW, ("s03", "s04"))
+    run.open(attempt=2).upload("s00", "s01", "s03", "s04")
+    assert run.close() is None
+    assert_sums(run, run.reveal().finish())
+
+
+def test_a_mix_of_drop_outs_voids_the_attempt_and_names_who_did_not_answer() -> None:
+    run = SecaggRun().announce().open()
+    run.upload("s00", "s01", "s02", "s03").close()
+    run.reveal("s00", "s01", "s02")
+    assert not coordinator.is_enough(run.sum_state)
+    assert coordinator.unanswered(run.sum_state) == Void(Cause.MIXED, ("s03",))
+    assert run.open(round_number=2).complete()
+
+
+def test_too_few_answers_void_the_attempt_and_name_who_is_missing() -> None:
+    run = SecaggRun().announce().open()
+    run.upload().close()
+    run.reveal("s00", "s01", "s02")
+    assert coordinator.unanswered(run.sum_state) == Void(Cause.TOO_FEW_REVEALS, ("s03", "s04"))
+    run.reveal("s04")
+    assert coordinator.is_enough(run.sum_state)
+    assert_sums(run, run.finish())
+
+
+def test_a_site_that_does_not_fit_voids_the_attempt_and_a_coarser_one_sums() -> None:
+    run = SecaggRun(terms=Terms(smallest_range=0.01)).announce()
+    run.open(tensors=(("w", 6, 31), ("b", 4, 20)))
+    unfit = run.invite("s04").contribute("s04")
+    assert isinstance(unfit, Unfit)
+    run.to_coordinator("s04", unfit)
+    with pytest.raises(Replay, match="s04 answered this attempt before"):
+        run.to_coordinator("s04", unfit)
+    assert run.close() == Void(Cause.UNFIT, ("s04",), frozenset({Reason.VALUES}))
+    assert_sums(run, run.open(attempt=2, tensors=(("w", 6, 27), ("b", 4, 20))).complete())
+
+
+def test_a_vector_altered_on_the_way_fails_its_checksum() -> None:
+    run = SecaggRun().announce().open()
+    run.upload()
+    run.total[3] += 1
+    run.close()
+    assert run.reveal().finish() == Void(Cause.CHECKSUM)
+
+
+def test_a_sum_without_weight_is_void() -> None:
+    run = SecaggRun().announce().open()
+    run.invite()
+    for name in run.names:
+        run.contribute(name, weight=0.0)
+        run.upload(name)
+    run.close()
+    assert run.reveal().finish() == Void(Cause.NO_WEIGHT, run.names)
+
+
+def test_the_odd_ones_out_are_those_with_the_rarer_context() -> None:
+    assert coordinator.odd_ones_out({}) == ()
+    assert coordinator.odd_ones_out({"a": b"1", "b": b"1"}) == ()
+    assert coordinator.odd_ones_out({"a": b"1", "b": b"2", "c": b"1"}) == ("b",)
+
+
+def test_what_was_asked_may_be_asked_again_and_gets_the_same_answer() -> None:
+    run = SecaggRun().announce().open()
+    fresh = UnsafeCountingBytes(7).take(128)
+    assert encode(run.to_site("s02", run.request(), fresh)) == run.announcements["s02"]
+    run.upload()
+    run.close()
+    request = run.requests()["s02"]
+    first = run.to_site("s02", request)
+    assert run.to_site("s02", request) == first
+    assert decode(Reveal, run.states["s02"].answer) == first
+    run.open(round_number=2).invite("s02").invite("s02")
+    assert run.states["s02"].answer == b""
+    with pytest.raises(WrongStage):
+        run.to_site("s02", request)
