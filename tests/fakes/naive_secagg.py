@@ -15,15 +15,18 @@ Keys. joined(p1, p2, ...) puts eight bytes of length before each part; a number 
     H(label, parts)        SHA-256(joined("comity/secagg/v1/" label, parts))
     E(key, label, parts)   HKDF-Expand(key, info = the same, 32 bytes)
     binding   H("binding", announcement, ...)
-    chain 1   E(HKDF-Extract(salt = binding, joined(X25519, ML-KEM)), "chain", lower, higher)
+    chain f   E(HKDF-Extract(salt = binding, joined(X25519, ML-KEM)), "chain", lower, higher)
+              where f is the first round of the epoch
     chain r+1 E(chain r, "ratchet", r)
     context   H("context", spec, binding, received, H("names", name, ...))
-    seed      E(chain, "pair", context)       share key   E(chain, "share", from, to, context)
+    seed      E(chain, "pair", context)
+    share key E(chain, "share", from, to, context, commitment to the share)
     mask      AES-256-CTR from counter 0 under E(seed or secret, "vector" or "tail", context)
 
 Random bytes of an upload: 31 the self mask's secret, 32 the seed of the polynomial, 32 for rounding
 by chance (16-bit ring): one little-endian 32-bit draw a value, each tensor's count of draws filled
-up to a multiple of four.
+up to a multiple of four; a value is rounded up where the draw's upper 24 bits, over 2**24, are
+below its fraction.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
@@ -44,11 +48,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 Fields = dict[str, Any]
 EPOCH = [("federation", "text"), ("run", "text"), ("epoch", "u4")]
 LAYOUTS: dict[str, tuple[int, list[tuple[str, Any]]]] = {
-    "announce request": (1, [*EPOCH, ("roster_version", "u8"), ("hybrid", "u1")]),
+    "announce request": (
+        1,
+        [*EPOCH, ("first_round", "u8"), ("roster_version", "u8"), ("hybrid", "u1")],
+    ),
     "announcement": (
         2,
         [
             *EPOCH,
+            ("first_round", "u8"),
             ("roster_version", "u8"),
             ("site", "text"),
             ("x25519", "bytes"),
@@ -84,6 +92,7 @@ LAYOUTS: dict[str, tuple[int, list[tuple[str, Any]]]] = {
             ("weight_key", "text"),
             ("max_weight", "u8"),
             ("clip_norm", "f8"),
+            ("names", ["text"]),
         ],
     ),
     "invitation": (
@@ -99,7 +108,7 @@ LAYOUTS: dict[str, tuple[int, list[tuple[str, Any]]]] = {
             ("commitment", "bytes"),
         ],
     ),
-    "unfit": (9, [*EPOCH, ("round_number", "u8"), ("attempt", "u4"), ("reason", "u1")]),
+    "unfit": (9, [*EPOCH, ("round_number", "u8"), ("attempt", "u4")]),
     "reveal request": (
         10,
         [
@@ -119,6 +128,7 @@ LAYOUTS: dict[str, tuple[int, list[tuple[str, Any]]]] = {
             ("names", ["text"]),
         ],
     ),
+    "complaint": (12, [("context", "bytes"), ("dealer", "text")]),
 }
 
 
@@ -297,13 +307,12 @@ def interpolated(shares: dict[int, int]) -> int:
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def site_words(spec: Fields, given: Fields, chance: bytes) -> tuple[list[int], list[int]] | str:
-    """A site's words and its tail's, not masked; or what is too small."""
+def site_words(spec: Fields, given: Fields, chance: bytes) -> tuple[list[int], list[int]] | None:
+    """A site's words and its tail's, not masked; nothing where the range is too small."""
     sites, bits = len(spec["cohort"]), spec["ring_bits"]
     most = spec["max_weight"] * 65536
-    steps = round(Fraction(given["weight"]) * 65536)
-    if steps > most:
-        return "weight"
+    wanted = round(Fraction(given["weight"]) * 65536)
+    steps, capped = (most, 1) if wanted > most else (wanted, 0)
     changes = [
         [Fraction(a) - Fraction(b) for a, b in zip(array, start, strict=True)]
         for array, start in zip(given["arrays"], given["reference"], strict=True)
@@ -318,18 +327,21 @@ def site_words(spec: Fields, given: Fields, chance: bytes) -> tuple[list[int], l
         scaled = [value * factor * Fraction(2) ** exponent for value in values]
         if bits == 16:
             pairs = zip(scaled, draws[start:], strict=False)
-            words += [math.floor(value + Fraction(draw, 2**32)) for value, draw in pairs]
+            words += [
+                math.floor(value) + (Fraction(draw // 256, 2**24) < value - math.floor(value))
+                for value, draw in pairs
+            ]
             start += -(-len(values) // 4) * 4
         else:
             words += [round(value) for value in scaled]
     if max((abs(word) for word in words), default=0) > (2 ** (bits - 1) - 1) // sites - 1:
-        return "values"
+        return None
     ring = [word % 2**bits for word in words]
-    tail = [steps, clipped, *quarters(ring, bits)]
+    tail = [steps, capped, clipped, *quarters(ring, bits)]
     for metric in given["metrics"]:
         number = math.floor(Fraction(metric) * 2**64 * steps / most) + 2**126
         tail += [number // 2 ** (32 * limb) % 2**32 for limb in range(4)]
-    return ring, tail + [0] * (6 + 4 * spec["metric_slots"] - len(tail))
+    return ring, tail + [0] * (7 + 4 * spec["metric_slots"] - len(tail))
 
 
 def quarters(ring: list[int], bits: int) -> list[int]:
@@ -338,15 +350,16 @@ def quarters(ring: list[int], bits: int) -> list[int]:
 
 
 def read_tail(tail: list[int], metrics: int, sites: int) -> Fields:
-    """Weight in steps, clipped updates, checksums, and metrics in units of 2**-64."""
+    """Weight in steps, weights cut, updates clipped, checksums, metrics in units of 2**-64."""
     found = []
     for place in range(metrics):
-        limbs = tail[6 + 4 * place : 10 + 4 * place]
+        limbs = tail[7 + 4 * place : 11 + 4 * place]
         found.append(sum(limb * 2 ** (32 * power) for power, limb in enumerate(limbs)))
     return {
         "steps": tail[0],
-        "clipped": tail[1],
-        "checks": tail[2:6],
+        "capped": tail[1],
+        "clipped": tail[2],
+        "checks": tail[3:7],
         "metrics": [number - sites * 2**126 for number in found],
     }
 
@@ -377,10 +390,11 @@ class NaiveSite:
 
     def announce(self, request: bytes, random: bytes) -> bytes:
         asked = fields_of("announce request", request)
+        self.round_number = asked["first_round"]
         self.private, self.kem_seed = random[:32], random[32:96]
         kem = MLKEM768PrivateKey.from_seed_bytes(self.kem_seed).public_key().public_bytes_raw()
         said = {
-            **{key: asked[key] for key in ("federation", "run", "epoch", "roster_version")},
+            **{key: asked[key] for key, _ in [*EPOCH, ("first_round", ""), ("roster_version", "")]},
             "site": self.name,
             "x25519": X25519PrivateKey.from_private_bytes(self.private)
             .public_key()
@@ -430,9 +444,8 @@ class NaiveSite:
         self.plan, self.names = fields_of("spec", spec), given["names"]
         self.step_to(self.plan["round_number"])
         words = site_words(self.plan, given, random[63:])
-        if isinstance(words, str):
-            reason = 1 if words == "values" else 2
-            return message("unfit", {**self.plan, "reason": reason}), b""
+        if words is None:
+            return message("unfit", self.plan), b""
         names = hashed("names", *given["names"])
         self.context = hashed("context", spec, self.binding, given["received"], names)
         size = self.plan["ring_bits"] // 8
@@ -448,6 +461,9 @@ class NaiveSite:
 
     def seed(self, peer: str) -> bytes:
         return derived(self.chains[peer], "pair", self.context)
+
+    def share_key(self, peer: str, pair: tuple[str, str], committed: bytes) -> bytes:
+        return derived(self.chains[peer], "share", *pair, self.context, committed)
 
     def masked(self, words: list[int], label: str, size: int, secret: bytes) -> list[int]:
         found = list(words)
@@ -472,7 +488,7 @@ class NaiveSite:
                 self.own_share = share
                 found.append((b"", committed, b""))
                 continue
-            key = derived(self.chains[peer], "share", self.name, peer, self.context)
+            key = self.share_key(peer, (self.name, peer), committed)
             sealed = AESGCM(key).encrypt(bytes(12), share, self.context)
             pair = hashed("commit pair", self.context, *sorted((self.name, peer)), self.seed(peer))
             found.append((sealed, committed, pair))
@@ -481,9 +497,12 @@ class NaiveSite:
     def reveal(self, request: bytes) -> bytes:
         asked = fields_of("reveal request", request)
         shares = {self.name: self.own_share}
-        for peer, sealed, _ in asked["shares"]:
-            key = derived(self.chains[peer], "share", peer, self.name, self.context)
-            shares[peer] = AESGCM(key).decrypt(bytes(12), sealed, self.context)
+        for peer, sealed, committed in asked["shares"]:
+            key = self.share_key(peer, (peer, self.name), committed)
+            try:
+                shares[peer] = AESGCM(key).decrypt(bytes(12), sealed, self.context)
+            except InvalidTag:
+                return message("complaint", {"context": self.context, "dealer": peer})
         dropped = [peer for peer in self.plan["cohort"] if peer not in asked["survivors"]]
         answer = {
             "context": self.context,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from comity.adapters.pki import Identity
+from comity.core.policy.rule import SumPolicy
 from comity.core.secagg.codec import encode
 from comity.core.secagg.messages import (
     Announcement,
@@ -16,31 +17,17 @@ from comity.core.secagg.messages import (
     LinkRequest,
     RoundSpec,
 )
-from comity.core.secagg.site import UPLOAD_RANDOM_BYTES, step
+from comity.core.secagg.site import step
 from comity.core.secagg.site_keys import ANNOUNCE_RANDOM_BYTES
 from comity.core.secagg.site_state import Member, SiteState
+from comity.core.secagg.site_upload import UPLOAD_RANDOM_BYTES
 from comity.core.secagg.terms import colluders, honest, least_threshold
 
 FEDERATION, RUN, ROSTER_VERSION = "north", "run-1", 7
 
 
-@dataclass(frozen=True)
-class Terms:
-    """`SumTerms` with values that allow what a test does unless it says otherwise."""
-
-    min_cohort: int = 3
-    max_colluders: int | None = None
-    min_honest: int | None = None
-    rings: frozenset[int] = frozenset({16, 32})
-    max_attempts: int = 8
-    max_skipped_rounds: int = 64
-    smallest_range: float = 0.0
-    weight_key: str = "num-examples"
-    max_weight: int = 2**20
-    hybrid: bool = False
-
-
-TERMS = Terms()
+TERMS = SumPolicy(max_attempts=8, max_skipped_rounds=64, smallest_range=0.0, max_weight=2**20)
+"""They allow what a test does unless it says otherwise."""
 
 
 def drawn(size: int, *parts: str | int) -> bytes:
@@ -59,7 +46,7 @@ def identity_of(name: str) -> Identity:
 COORDINATOR = identity_of("coordinator")
 
 
-def members(names: tuple[str, ...], terms: Terms = TERMS) -> dict[str, Member]:
+def members(names: tuple[str, ...], terms: SumPolicy = TERMS) -> dict[str, Member]:
     identities = {name: identity_of(name) for name in names}
     roster = {name: identity.public_key() for name, identity in identities.items()}
     return {
@@ -90,9 +77,9 @@ class Epoch:
         return Invitation(encode(spec), self.announcements, self.encapsulations[name])
 
 
-def announced(names: tuple[str, ...], terms: Terms = TERMS, *, hybrid: bool = False) -> Epoch:
+def announced(names: tuple[str, ...], terms: SumPolicy = TERMS, *, hybrid: bool = False) -> Epoch:
     parties, states, said = members(names, terms), {}, {}
-    request = AnnounceRequest(FEDERATION, RUN, 1, ROSTER_VERSION, int(hybrid))
+    request = AnnounceRequest(FEDERATION, RUN, 1, 1, ROSTER_VERSION, int(hybrid))
     for name, member in parties.items():
         random = drawn(ANNOUNCE_RANDOM_BYTES, "announce", name)
         states[name], answer = step(member, SiteState(), request, random)

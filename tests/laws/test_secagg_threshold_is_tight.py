@@ -144,10 +144,10 @@ def test_the_defaults_leave_room_for_the_drop_outs_that_the_notes_promise(sites:
     assert sites // 2 < threshold <= sites
     promised = {3: 0, 4: 1, 5: 1, 8: 2, 16: 5, 100: 36}
     assert sites - threshold == promised.get(sites, sites - threshold)
-    check_threshold(TERMS, sites, threshold)
-    check_threshold(TERMS, sites, sites)
+    check_threshold(TERMS, sites, sites, threshold)
+    check_threshold(TERMS, sites, sites, sites)
     with pytest.raises(PolicyRefused):
-        check_threshold(TERMS, sites, threshold - 1)
+        check_threshold(TERMS, sites, sites, threshold - 1)
 
 
 # --- never share the seeds of pairs ----------------------------------------------------------

@@ -1,6 +1,7 @@
 """Failing steps of a transcript: which message to whom, after what, and how it is refused.
 
-Each row alters a message that was right, and signs it again where a liar could.
+Each row alters a message that was right, and signs it again where a liar could. Not every lie is
+refused: a row may say instead what the site answers, or why the attempt is void once it is closed.
 """
 
 from __future__ import annotations
@@ -52,6 +53,18 @@ class Rows:
         self.add(what, "coordinator", after, kind, body, error)
         self.rows[-1]["sender"] = site
 
+    def answered(
+        self, what: str, to: str, after: str, sent: tuple[str, bytes], answer: bytes
+    ) -> None:
+        """Not an error, but an answer that changes nothing."""
+        self.add(what, to, after, *sent, "")
+        self.rows[-1]["answer"] = answer.hex()
+
+    def voided(self, what: str, site: str, after: str, body: bytes, sites: list[str]) -> None:
+        """An upload that is taken, and voids the attempt once the others have uploaded."""
+        self.from_site(what, site, after, "upload", body, "")
+        self.rows[-1] |= {"void": "DISAGREE", "sites": sites}
+
     def invitation(self, name: str, change: Fields, **keys: list[bytes]) -> bytes:
         """The invitation of `name` with fields of its plan changed, or its bodies."""
         fields = fields_of("invitation", bytes.fromhex(self.record["invitations"][name]))
@@ -92,7 +105,7 @@ def failing_keys(document: Document) -> list[Document]:
     rows, me = Rows(document), "site-1"
     bodies = [bytes.fromhex(row["announcement"]) for row in document["sites"].values()]
     other = {"federation": "south", "run": "run-1", "epoch": 1}
-    asked = {**PLACE, "roster_version": VERSION, "hybrid": 0}
+    asked = {**PLACE, "first_round": 1, "roster_version": VERSION, "hybrid": 0}
     good = bytes.fromhex(document["rounds"][0]["invitations"][me])
 
     def keys(what: str, error: str, announcements: list[bytes]) -> None:
@@ -110,8 +123,13 @@ def failing_keys(document: Document) -> list[Document]:
     ask("keys for another federation", "Verification", "start", **other)
     ask("keys over another roster", "Verification", "start", roster_version=VERSION + 1)
     ask("keys of a kind that is none", "Malformed", "start", hybrid=2)
+    ask("keys from round 0 on", "Malformed", "start", first_round=0)
+    ask("keys for a run without a name", "Malformed", "start", run="")
     ask("an epoch again, other keys", "Replay", "announce", hybrid=1)
+    ask("an epoch again, from another round on", "Replay", "announce", first_round=2)
     ask("an older epoch", "Replay", "announce", epoch=0)
+    ask("keys of another run in the place of these", "Verification", "announce", run="run-2")
+    ask("a new epoch from a round that was revealed", "Replay", "reveal", epoch=2)
     ask("an epoch again, after its first plan", "Replay", "invitation")
     raw("cut off by one byte", "Malformed", good[:-1])
     raw("cut off in its plan", "Malformed", good[:40])
@@ -139,6 +157,7 @@ def failing_keys(document: Document) -> list[Document]:
         ("a site that was invented", "NotAMember", "site-0", {"site": "evil"}, "coordinator"),
         ("a key of an old epoch", "Verification", "site-0", {"epoch": 0}, "site-0"),
         ("a key of another run", "Verification", "site-0", {"run": "run-0"}, "site-0"),
+        ("a key from another round on", "Verification", "site-0", {"first_round": 2}, "site-0"),
         (
             "a hybrid key among plain ones",
             "Verification",
@@ -154,6 +173,13 @@ def failing_keys(document: Document) -> list[Document]:
     rows.add("a link in a plain epoch", me, "announce", "link request", links, "WrongStage")
     later = failing_plans(document) + failing_reveals(document) + failing_later(document)
     return rows.rows + later
+
+
+def document_tensors(rows: Rows) -> list[tuple[str, int, int]]:
+    found: list[tuple[str, int, int]] = fields_of("spec", bytes.fromhex(rows.record["spec"]))[
+        "tensors"
+    ]
+    return found
 
 
 def failing_plans(document: Document) -> list[Document]:
@@ -184,9 +210,18 @@ def failing_plans(document: Document) -> list[Document]:
     plan("another weight", "PolicyRefused", weight_key="age")
     plan("a largest weight of 0", "PolicyRefused", max_weight=0)
     plan("too large a weight", "PolicyRefused", max_weight=2**21)
+    plan("a largest weight that is no power of two", "Malformed", max_weight=1023)
+    finer = [(name, size, exponent + 1) for name, size, exponent in document_tensors(rows)]
+    plan("a finer next attempt", "PolicyRefused", "upload", attempt=2, tensors=finer)
+    (name, size, exponent), *others = document_tensors(rows)
+    one = [(name, size, exponent - 1), *others]
+    plan("a next attempt, coarser in part", "PolicyRefused", "upload", attempt=2, tensors=one)
+    plan("a next attempt, other weight", "PolicyRefused", "upload", attempt=2, max_weight=512)
+    plan("a next attempt, other clip norm", "PolicyRefused", "upload", attempt=2, clip_norm=1.0)
+    plan("a next attempt in the small ring", "PolicyRefused", "upload", attempt=2, ring_bits=16)
     plan("the same attempt, another plan", "Replay", "invitation", metric_slots=2)
     plan("the same attempt, after the upload", "Replay", "upload")
-    plan("the same round, after the reveal", "Replay", "reveal")
+    plan("the same round, after the reveal", "WrongStage", "reveal")
     plan("a next attempt, after the reveal", "WrongStage", "reveal", attempt=2)
     return rows.rows
 
@@ -204,7 +239,9 @@ def failing_reveals(document: Document) -> list[Document]:
         rows.add(what, me, after, "reveal request", rows.request(me, change), error)
 
     def share(what: str, row: tuple[str, bytes, bytes]) -> None:
-        ask(what, "Verification", shares=[row, *shares[1:]])
+        sent = rows.request(me, {"shares": [row, *shares[1:]]})
+        complaint = message("complaint", {"context": good["context"], "dealer": first})
+        rows.answered(what, me, "upload", ("reveal request", sent), complaint)
 
     ask("a reveal before the upload", "WrongStage", "invitation")
     ask("a reveal of another context", "WrongStage", context=drawn(32, "other"))
@@ -239,7 +276,7 @@ def failing_later(document: Document) -> list[Document]:
     old = before.request(me, {})
     rows.add("the reveal of an earlier round", me, "upload", "reveal request", old, "WrongStage")
     again = before.invitation(me, {})
-    rows.add("an earlier round", me, "invitation", "invitation", again, "Replay")
+    rows.add("an earlier round", me, "invitation", "invitation", again, "WrongStage")
     stale = rows.invitation(me, {"attempt": 1})
     rows.add("a stale attempt", me, "invitation", "invitation", stale, "Replay")
     middle = rows.invitation(me, {"round_number": 2, "attempt": 9})
@@ -269,20 +306,21 @@ def failing_sums(document: Document) -> list[Document]:
     rows.from_site("a reveal while collecting", who, "open", "reveal", early, "WrongStage")
     rows.from_site("an upload twice", one, "first upload", "upload", sent, "Replay")
     rows.from_site("an upload after the close", one, "closed", "upload", sent, "WrongStage")
-    up("an upload for another context", "Verification", context=other)
+    lie = rows.upload(two, {"context": other})
+    rows.voided("an upload for another context", two, "first upload", lie, [two])
     altered = [(a, b, flipped(c) if c else c) for a, b, c in table]
-    up("a pair's seed altered", "Verification", rows=altered)
+    lie = rows.upload(two, {"rows": altered})
+    rows.voided("a pair's seed altered", two, "first upload", lie, [two])
     up("a share left out", "Malformed", rows=table[:-1])
     up("a share that is empty", "Malformed", rows=[(b"", b, c) for _, b, c in table])
     up("a pair's commitment left out", "Malformed", rows=[(a, b, b"") for a, b, _ in table])
     up("a tail too short", "Malformed", tail=read["tail"][:-8])
     up("a tail cut in a word", "Malformed", tail=read["tail"][:-1])
-    place = {**PLACE, "round_number": 1, "attempt": 1, "reason": 1}
+    place = {**PLACE, "round_number": 1, "attempt": 1}
     for what, sender, change, error in (
         ("unfit after its upload", one, {}, "Replay"),
         ("unfit for another attempt", two, {"attempt": 2}, "Verification"),
         ("unfit for another run", two, {"run": "run-2"}, "Verification"),
-        ("unfit for no reason", two, {"reason": 3}, "Malformed"),
     ):
         body = message("unfit", place | change)
         rows.from_site(what, sender, "first upload", "unfit", body, error)
@@ -290,7 +328,7 @@ def failing_sums(document: Document) -> list[Document]:
     rows.from_site("unfit after the close", one, "closed", "unfit", late, "WrongStage")
     (name, share), prime = shares[0], (2**255 - 19).to_bytes(32, "big")
     tell("a share altered", "Verification", shares=[(name, flipped(share, 31)), *shares[1:]])
-    tell("a share beyond the field", "Malformed", shares=[(name, prime), *shares[1:]])
+    tell("a share beyond the field", "Verification", shares=[(name, prime), *shares[1:]])
     tell("a share left out", "Malformed", shares=shares[:-1])
     tell("shares out of order", "Malformed", shares=shares[::-1])
     tell("a reveal of another context", "Verification", context=other)
@@ -302,6 +340,37 @@ def failing_sums(document: Document) -> list[Document]:
         dropped = seeds[0][0]
         rows.from_site("a reveal of who dropped", dropped, "closed", "reveal", early, "WrongStage")
     rows.from_site("a reveal twice", who, "revealed", "reveal", early, "Replay")
+    failing_complaints(rows, (who, reveals[1]), read["context"])
+    return rows.rows
+
+
+def failing_complaints(rows: Rows, sites: tuple[str, str], context: bytes) -> None:
+    """Complaints of shares that nobody was sent, or out of turn."""
+    who, dealer = sites
+
+    def complain(what: str, after: str, error: str, **change: Any) -> None:
+        body = message("complaint", {"context": context, "dealer": dealer} | change)
+        rows.from_site(what, who, after, "complaint", body, error)
+
+    complain("a complaint while collecting", "open", "WrongStage")
+    complain("a complaint of its own share", "closed", "Malformed", dealer=who)
+    complain("a complaint of a stranger", "closed", "Malformed", dealer="evil")
+    complain("a complaint in another context", "closed", "Verification", context=bytes(32))
+    complain("a complaint after its reveal", "revealed", "Replay")
+
+
+def failing_unfit(document: Document) -> list[Document]:
+    """After an unfit: no further try in this attempt, and no finer one."""
+    rows, me = Rows(document), "site-0"
+    ((name, size, exponent),) = document_tensors(rows)
+
+    def plan(what: str, error: str, **change: Any) -> None:
+        rows.add(what, me, "upload", "invitation", rows.invitation(me, change), error)
+
+    plan("the attempt that did not fit, again", "Replay")
+    finer = [(name, size, exponent + 1)]
+    plan("a finer attempt than did not fit", "PolicyRefused", attempt=2, tensors=finer)
+    plan("a smaller largest weight", "PolicyRefused", attempt=2, max_weight=512)
     return rows.rows
 
 
@@ -328,7 +397,10 @@ def failing_links(document: Document) -> list[Document]:
     early = rows.invitation(me, {})
     rows.add("a plan before the link", me, "announce", "invitation", early, "WrongStage")
     links = message("link request", {"announcements": bodies})
-    rows.add("a second link", me, "link", "link request", links, "WrongStage")
+    said = bytes.fromhex(document["links"][me]["message"])
+    rows.answered("a second link", me, "link", ("link request", links), said)
+    fewer = message("link request", {"announcements": bodies[1:]})
+    rows.add("another second link", me, "link", "link request", fewer, "WrongStage")
     weak = announcement_of(document, "site-0", {"mlkem": b""}, "site-0")
     links = message("link request", {"announcements": [weak, *bodies[1:]]})
     rows.add("a plain key in a hybrid epoch", me, "announce", "link request", links, "Verification")

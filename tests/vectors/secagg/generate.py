@@ -33,10 +33,12 @@ from tests.vectors.secagg.failing import (
     failing_keys,
     failing_links,
     failing_sums,
+    failing_unfit,
     identity_seed,
 )
 
 FOLDER = Path(__file__).parent
+NAMES = ["arrays", "metrics", "loss", "shift"]
 
 
 def contribution(case: Document, name: str, number: int) -> Fields:
@@ -55,7 +57,7 @@ def contribution(case: Document, name: str, number: int) -> Fields:
         "reference": reference,
         "weight": [512.0, 256.0, 1024.0, 128.0, 0.5][position],
         "metrics": [0.25 + position, -1.5 * position],
-        "names": ["arrays", "metrics", "loss", "shift"],
+        "names": NAMES,
         "received": drawn(32, "model", number),
     }
     given.update(case.get("special", {}).get(name, {}))
@@ -83,7 +85,8 @@ class Recorder:
         return self.document
 
     def announce(self) -> None:
-        fields = {**PLACE, "roster_version": VERSION, "hybrid": self.document["hybrid"]}
+        keys = {"first_round": 1, "roster_version": VERSION, "hybrid": self.document["hybrid"]}
+        fields = {**PLACE, **keys}
         request = message("announce request", fields)
         self.document |= {"announce_request": request.hex(), "sites": {}, "links": {}}
         announcements = []
@@ -141,6 +144,7 @@ class Recorder:
                 "weight_key": "num-examples",
                 "max_weight": 1024,
                 "clip_norm": case.get("clip_norm", 0.0),
+                "names": NAMES if number > 1 else [],
             },
         )
 
@@ -206,14 +210,10 @@ def result_of(
         "weight": read["steps"] / 65536,
         "share": float(share),
         "metrics": [float(Fraction(total, 2**64) / share) for total in read["metrics"]],
+        "capped": read["capped"],
         "clipped": read["clipped"],
         "means": means,
     }
-
-
-def nothing(document: Document) -> list[Document]:
-    del document
-    return []
 
 
 SMALL = [("layer.weight", 7, 10), ("layer.bias", 3, 12)]
@@ -280,7 +280,7 @@ CASES: dict[str, Document] = {
         "failing": failing_links,
     },
     "unfit": {
-        "about": "3 sites, two of which have what the plan has no room for",
+        "about": "3 sites, one of which has what the plan has no room for, one too large a weight",
         "sites": 3,
         "threshold": 3,
         "tensors": [("w", 2, 20)],
@@ -289,7 +289,7 @@ CASES: dict[str, Document] = {
             "site-2": {"weight": 1025.0},
         },
         "rounds": [(1, 1, True)],
-        "failing": nothing,
+        "failing": failing_unfit,
     },
 }
 
