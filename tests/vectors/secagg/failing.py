@@ -219,6 +219,8 @@ def failing_plans(document: Document) -> list[Document]:
     plan("a next attempt, other weight", "PolicyRefused", "upload", attempt=2, max_weight=512)
     plan("a next attempt, other clip norm", "PolicyRefused", "upload", attempt=2, clip_norm=1.0)
     plan("a next attempt in the small ring", "PolicyRefused", "upload", attempt=2, ring_bits=16)
+    part = [(name, size - 1, exponent), *others]
+    plan("a next attempt of other sizes", "PolicyRefused", "upload", attempt=2, tensors=part)
     plan("the same attempt, another plan", "Replay", "invitation", metric_slots=2)
     plan("the same attempt, after the upload", "Replay", "upload")
     plan("the same round, after the reveal", "WrongStage", "reveal")

@@ -130,14 +130,15 @@ def _check_coarser(state: SiteState, spec: RoundSpec) -> None:
     """Within a round a plan only gets coarser, all of it alike.
 
     Whether a contribution fits is one bit about it. With this, the attempts of a round are one
-    search upwards in powers of two; without, they would be a search for a single value.
+    search upwards; without, they would be a search for a single value. A range depends on ring and
+    cohort too, so neither may make it smaller.
     """
     if not state.spec or spec.round_number != state.round_number:
         return
     before = decode(RoundSpec, state.spec)
     shifts = {old[2] - new[2] for old, new in zip(before.tensors, spec.tensors, strict=False)}
     same = [row[:2] for row in before.tensors] == [row[:2] for row in spec.tensors]
-    if not same or len(shifts) > 1 or any(shift < 0 for shift in shifts):
+    if not same or len(shifts) > 1 or not _reaches_as_far(spec, before, max(shifts, default=0)):
         raise PolicyRefused(
             f"attempt {spec.attempt} of round {spec.round_number} is not the plan of the attempt "
             "before, or a coarser one throughout"
@@ -146,3 +147,9 @@ def _check_coarser(state: SiteState, spec: RoundSpec) -> None:
         raise PolicyRefused(
             f"attempt {spec.attempt} of round {spec.round_number} changes weight or clip norm"
         )
+
+
+def _reaches_as_far(spec: RoundSpec, before: RoundSpec, shift: int) -> bool:
+    """Whether a plan whose exponents are lower by `shift` gives no smaller range."""
+    bound, earlier = (limit(one.ring_bits, len(one.cohort)) for one in (spec, before))
+    return shift >= 0 and bound << shift >= earlier
