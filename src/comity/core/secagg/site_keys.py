@@ -61,7 +61,7 @@ def announce(
     if state.stage == Stage.ANNOUNCED and _same_epoch(state, request):
         return state, decode(Announcement, state.announcement)
     if request.epoch <= state.epoch:
-        raise Replay(f"epoch {request.epoch} of run {request.run} was announced before")
+        raise Replay(f"epoch {request.epoch} of run {request.run!r} was announced before")
     if request.first_round <= state.revealed or request.first_round < state.round_number:
         raise Replay(
             f"an epoch from round {request.first_round} on; this site is at round "
@@ -184,7 +184,7 @@ def linked_hybrid(member: Member, state: SiteState, encapsulations: Sequence[byt
         row = decode(Encapsulation, body)
         stranger = row.sender not in state.members or not row.sender < member.site
         if stranger or row.receiver != member.site or row.binding != state.binding:
-            raise Verification(f"an encapsulation of {row.sender} is not for this site and epoch")
+            raise Verification(f"an encapsulation of {row.sender!r} is not for this site and epoch")
         if row.sender in kems:
             raise Malformed(f"{row.sender} encapsulated twice")
         message = _LINK_TAG + encode(row, without="signature")
@@ -266,7 +266,7 @@ def _encapsulated_to(said: Announcement) -> tuple[bytes, bytes]:
 
 def _check_request(member: Member, state: SiteState, request: AnnounceRequest) -> None:
     if request.federation != member.federation:
-        raise Verification(f"a run of {request.federation}; this site is of {member.federation}")
+        raise Verification(f"a run of {request.federation!r}; this site is of {member.federation}")
     if request.roster_version != member.roster_version:
         raise Verification(
             f"a run over roster version {request.roster_version}; this site holds version "
@@ -276,7 +276,7 @@ def _check_request(member: Member, state: SiteState, request: AnnounceRequest) -
     if request.hybrid not in {0, 1} or not request.run or request.first_round < 1:
         raise Malformed("a request for keys names no run, no first round or neither kind of keys")
     if state.run and state.run != request.run:
-        raise Verification(f"keys for run {request.run[:80]!r} in the place of run {state.run}")
+        raise Verification(f"keys for run {request.run[:80]!r} in the place of run {state.run!r}")
     if member.terms.hybrid and not request.hybrid:
         raise PolicyRefused(
             "this site sums with hybrid keys only", hint="run with hybrid keys: --hybrid"

@@ -42,7 +42,7 @@ def check_survivors(member: Member, spec: RoundSpec, request: RevealRequest) -> 
     survivors = request.survivors
     _check_sorted(survivors, "survivors")
     if request.receiver != member.site:
-        raise Verification(f"a reveal for {request.receiver}, not for this site")
+        raise Verification(f"a reveal for {request.receiver!r}, not for this site")
     if not set(survivors) <= set(spec.cohort):
         raise Verification("the survivors are not all of the cohort")
     if member.site not in survivors:
