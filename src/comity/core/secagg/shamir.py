@@ -104,14 +104,11 @@ def _evaluated(coefficients: Iterable[int], point: int) -> int:
 def _coefficients(count: int, seed: bytes) -> list[int]:
     # A draw is refused with probability 19 / 2**255: eight spare ones are for ever enough.
     stream = hashlib.shake_256(b"comity/secagg/v1/shamir" + seed).digest((count + 8) * SHARE_BYTES)
-    found: list[int] = []
-    for start in range(0, len(stream), SHARE_BYTES):
-        number = int.from_bytes(stream[start : start + SHARE_BYTES], "big") >> (256 - _BITS)
-        if number < PRIME:
-            found.append(number)
-        if len(found) >= count:
-            break
-    return found[:count]
+    draws = (
+        int.from_bytes(stream[start : start + SHARE_BYTES], "big") >> (256 - _BITS)
+        for start in range(0, len(stream), SHARE_BYTES)
+    )
+    return [number for number in draws if number < PRIME][:count]
 
 
 def _check_points(points: Sequence[int]) -> None:
