@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
+from typing import assert_never
 
 import numpy as np
 
@@ -81,6 +82,8 @@ def step(
             return _revealed(state, sender, message)
         case Complaint():
             return _complained(state, sender, message)
+        case _:
+            assert_never(message)
 
 
 def closed(state: SumState) -> SumState | Void:
