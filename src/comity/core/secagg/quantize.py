@@ -143,9 +143,9 @@ def quantize(
         scale = factor * 2.0**tensor.exponent
         given = None if reference is None else reference[tensor.name]
         for block in _blocks(arrays[tensor.name], given):
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 np.multiply(block, scale, out=block)
-            noise.round(block)
+                noise.round(block)
             high = float(np.max(np.abs(block)))
             if math.isnan(high) or math.isinf(high):
                 for array in (arrays[tensor.name], given):
@@ -243,9 +243,10 @@ def _blocks(
     narrow = all(np.can_cast(dtype, np.float32) and dtype.kind == "f" for dtype in given)
     dtype: Any = np.float32 if narrow else np.float64
     for begin in range(0, flat.size, _BLOCK):
-        block = flat[begin : begin + _BLOCK].astype(dtype)
-        if start is not None:
-            block -= start[begin : begin + _BLOCK].astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = flat[begin : begin + _BLOCK].astype(dtype)
+            if start is not None:
+                block -= start[begin : begin + _BLOCK].astype(dtype, copy=False)
         yield block
 
 
