@@ -148,10 +148,10 @@ def linked(member: Member, state: SiteState, announcements: Sequence[bytes]) -> 
     """Makes the pair chains of an epoch without ML-KEM, and forgets the private key.
 
     Raises:
-        WrongStage: There is no epoch that waits for it.
+        WrongStage: The epoch is hybrid, and waits for encapsulations first.
         Verification: An announcement is not its site's own; see `checked_announcements`.
     """
-    if state.stage != Stage.ANNOUNCED or state.hybrid:
+    if state.hybrid:
         raise WrongStage("this site has no keys that wait for others: announce a new epoch")
     found = checked_announcements(member, state, announcements)
     secrets = [
@@ -173,12 +173,8 @@ def linked_hybrid(member: Member, state: SiteState, encapsulations: Sequence[byt
     """Makes the pair chains of a hybrid epoch; a site whose encapsulation is missing gets none.
 
     Raises:
-        WrongStage: The site did not encapsulate.
         Verification: An encapsulation is not from its sender, or not for this site and epoch.
     """
-    if state.stage != Stage.ENCAPSULATED:
-        raise WrongStage("this site has no keys that wait for encapsulations")
-    check_roster(member, state)
     kems: dict[str, bytes] = {}
     for body in encapsulations:
         row = decode(Encapsulation, body)

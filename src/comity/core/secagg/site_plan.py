@@ -75,15 +75,15 @@ def _check_numbers(member: Member, spec: RoundSpec) -> None:
         raise Malformed(f"a ring of {spec.ring_bits} bits")
     if spec.ring_bits not in member.terms.rings:
         raise PolicyRefused(f"a ring of {spec.ring_bits} bits; this site does not allow it")
-    if spec.metric_slots > MAX_METRICS or spec.attempt < 1 or spec.round_number < 1:
-        raise Malformed("round and attempt count from 1, and metrics have a bound")
+    if spec.metric_slots > MAX_METRICS or spec.attempt < 1:
+        raise Malformed("attempts count from 1, and metrics have a bound")
     names = [name for name, _, _ in spec.tensors]
     if len(set(names)) != len(names):
         raise Malformed("a tensor stands twice in the plan")
     if spec.max_weight & (spec.max_weight - 1):
         raise Malformed(f"a largest weight of {spec.max_weight}, which is no power of two")
-    if any(size < 0 or abs(exponent) > MAX_EXPONENT for _, size, exponent in spec.tensors):
-        raise Malformed("a tensor's size or exponent is out of bounds")
+    if any(abs(exponent) > MAX_EXPONENT for _, _, exponent in spec.tensors):
+        raise Malformed("a tensor's exponent is out of bounds")
     if spec.clip_norm < 0:
         raise Malformed(f"clip_norm is {spec.clip_norm}")
 
