@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comity.adapters.pki import Identity, verify_signature
-from comity.core.secagg import coordinator, site, site_keys
+from comity.core.policy.rule import SumPolicy
+from comity.core.secagg import coordinator, site, site_keys, site_upload, unmask
 from comity.core.secagg.codec import Coded, decode, encode
-from comity.core.secagg.coordinator import SumResult, SumState, Void
 from comity.core.secagg.mask import RingVector, apply_streams
 from comity.core.secagg.messages import (
     Announcement,
     AnnounceRequest,
+    Complaint,
     Encapsulation,
     Invitation,
     Link,
@@ -28,10 +29,12 @@ from comity.core.secagg.messages import (
     RoundSpec,
     Unfit,
     Upload,
+    reveal_message,
 )
 from comity.core.secagg.quantize import mean_arrays
-from comity.core.secagg.site import Contribution, MaskedUpload, received_digest
 from comity.core.secagg.site_state import Member, SiteState
+from comity.core.secagg.site_upload import Contribution, MaskedUpload, received_digest
+from comity.core.secagg.sum_state import Phase, SumResult, SumState, Void
 from comity.core.secagg.terms import colluders, honest, least_threshold
 
 Arrays = dict[str, NDArray[Any]]
@@ -43,20 +46,10 @@ MODEL: Arrays = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """`SumTerms` that a test sets by keyword."""
-
-    min_cohort: int = 3
-    max_colluders: int | None = None
-    min_honest: int | None = None
-    rings: frozenset[int] = frozenset({16, 32})
-    max_attempts: int = 3
-    max_skipped_rounds: int = 4
-    smallest_range: float = 2.0**-6
-    weight_key: str = "num-examples"
-    max_weight: int = 1000
-    hybrid: bool = False
+def sum_terms(**changes: Any) -> SumPolicy:
+    """A site's policy for sums, tighter than the default, with changes."""
+    plain = SumPolicy(max_attempts=3, max_skipped_rounds=4, smallest_range=2.0**-6, max_weight=1024)
+    return replace(plain, **changes)
 
 
 class UnsafeCountingBytes:
@@ -95,7 +88,7 @@ def signed_encapsulation(row: Encapsulation, signer: Identity) -> bytes:
 
 def signed_request(request: RevealRequest, signer: Identity) -> RevealRequest:
     """A reveal request under somebody's signature."""
-    return replace(request, signature=signer.sign(site.reveal_message(request)))
+    return replace(request, signature=signer.sign(reveal_message(request)))
 
 
 @dataclass
@@ -108,10 +101,11 @@ class SecaggRun:
 
     sites: int = 5
     hybrid: int = 0
-    terms: Terms = field(default_factory=Terms)
+    terms: SumPolicy = field(default_factory=sum_terms)
     seed: int = 0
     run: str = "run-1"
     epoch: int = 0
+    first_round: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     states: dict[str, SiteState] = field(default_factory=dict)
     announcements: dict[str, bytes] = field(default_factory=dict)
@@ -148,7 +142,7 @@ class SecaggRun:
         return answer
 
     def to_coordinator(
-        self, name: str, message: Upload | Unfit | Reveal, vector: Any = None
+        self, name: str, message: Upload | Unfit | Reveal | Complaint, vector: Any = None
     ) -> None:
         """One step of the coordinator."""
         vectors = None if vector is None else (vector, self.total)
@@ -166,15 +160,23 @@ class SecaggRun:
         assert self.spec is not None
         return self.spec
 
+    @property
+    def context(self) -> bytes:
+        """What the first upload was for."""
+        return next(iter(self.sum_state.uploads.values())).context
+
     # An honest run, exchange by exchange.
 
     def request(self, **changes: Any) -> AnnounceRequest:
         """The honest request for keys, with changes."""
-        return replace(AnnounceRequest("fed", self.run, self.epoch, 1, self.hybrid), **changes)
+        at = self.first_round
+        return replace(AnnounceRequest("fed", self.run, self.epoch, at, 1, self.hybrid), **changes)
 
     def announce(self, *, leave_out: tuple[str, ...] = ()) -> SecaggRun:
         """A new epoch of keys; of a hybrid run only the first exchange."""
         self.epoch += 1
+        stand = [max(state.round_number, state.revealed + 1) for state in self.states.values()]
+        self.first_round = max(stand)
         self.announcements, self.links = {}, {}
         for name in self.names:
             if name not in leave_out:
@@ -196,14 +198,14 @@ class SecaggRun:
         return tuple(self.announcements[name] for name in sorted(self.announcements))
 
     def open(self, **changes: Any) -> SecaggRun:
-        """A new attempt, the first of round 1 where nothing else is said."""
+        """A new attempt, the first of the epoch's first round where nothing else is said."""
         cohort = changes.get("cohort", tuple(sorted(self.announcements)))
         size = len(cohort)
-        least = least_threshold(size, colluders(self.terms, size), honest(self.terms, size))
+        least = least_threshold(size, colluders(self.terms, self.sites), honest(self.terms, size))
         plain = RoundSpec(
-            "fed", self.run, self.epoch, 1, 1, "train", cohort, least, 32,
+            "fed", self.run, self.epoch, self.first_round, 1, "train", cohort, least, 32,
             tuple((name, array.size, 20) for name, array in MODEL.items()),
-            len(NAMES) - 2, "num-examples", 100,
+            len(NAMES) - 2, "num-examples", 128,
         )  # fmt: skip
         self.spec = replace(plain, **changes)
         binding = site_keys.binding_of(self.said)
@@ -243,7 +245,7 @@ class SecaggRun:
     def contribute(self, name: str, **changes: Any) -> MaskedUpload | Unfit:
         """Lets a site mask; nothing is sent yet."""
         answer = self.to_site(
-            name, self.contribution(name, **changes), self.random.take(site.UPLOAD_RANDOM_BYTES)
+            name, self.contribution(name, **changes), self.random.take(site_upload.UPLOAD_RANDOM_BYTES)
         )
         assert isinstance(answer, MaskedUpload | Unfit)
         if isinstance(answer, MaskedUpload):
@@ -279,10 +281,13 @@ class SecaggRun:
 
     def finish(self) -> tuple[SumResult, Arrays] | Void:
         """Opens the sum."""
-        vector_streams, tail_streams = coordinator.unmasking(self.sum_state)
+        streams = unmask.unmasking(self.sum_state)
+        if isinstance(streams, Void):
+            return streams
+        vector_streams, tail_streams = streams
         opened = self.total.copy()
         apply_streams(opened, vector_streams)
-        result = coordinator.finished(self.sum_state, opened, tail_streams)
+        result = unmask.finished(self.sum_state, opened, tail_streams)
         if isinstance(result, Void):
             return result
         return result, mean_arrays(opened, self.plan.plan(), result.share, MODEL)
@@ -290,7 +295,7 @@ class SecaggRun:
     def complete(self) -> tuple[SumResult, Arrays] | Void:
         """Does what is left of an honest run, from wherever it stands."""
         self._begun()
-        if self.sum_state.phase == coordinator.Phase.COLLECTING:
+        if self.sum_state.phase == Phase.COLLECTING:
             for name in self.plan.cohort:
                 if name not in self.sum_state.uploads:
                     self.upload(name)

@@ -13,6 +13,7 @@ from comity.core.secagg.codec import Kind, Number, Octets, Real, Rows, Text, dec
 from comity.core.secagg.messages import (
     Announcement,
     AnnounceRequest,
+    Complaint,
     Encapsulation,
     Invitation,
     Link,
@@ -23,7 +24,7 @@ from comity.core.secagg.messages import (
     Unfit,
     Upload,
 )
-from comity.core.secagg.site_state import SiteState
+from comity.core.secagg.site_state import SiteState, Stage
 from comity.errors import Malformed, ProtocolError
 
 NAIVE_NAMES: dict[Any, str] = {
@@ -38,6 +39,7 @@ NAIVE_NAMES: dict[Any, str] = {
     Unfit: "unfit",
     RevealRequest: "reveal request",
     Reveal: "reveal",
+    Complaint: "complaint",
 }
 KINDS = st.sampled_from([*NAIVE_NAMES, SiteState])
 TEXT = st.characters(exclude_categories=["Cs"])
@@ -66,7 +68,10 @@ def values(kind: Kind) -> st.SearchStrategy[Any]:
 @st.composite
 def messages(draw: st.DrawFn) -> Any:
     kind = draw(KINDS)
-    return kind(**{name: draw(values(field)) for name, field in kind.LAYOUT})
+    fields = {name: draw(values(field)) for name, field in kind.LAYOUT}
+    if kind is SiteState:
+        fields["stage"] = draw(st.sampled_from(Stage))
+    return kind(**fields)
 
 
 def changed(draw: Any, body: bytes) -> bytes:

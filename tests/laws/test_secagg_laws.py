@@ -28,14 +28,16 @@ from tests.fakes.sum_cohort import (
 
 from comity.core.secagg import coordinator
 from comity.core.secagg.codec import decode, encode
-from comity.core.secagg.coordinator import Cause, SumResult, SumState, Void
 from comity.core.secagg.mask import RingVector, Stream, apply_streams
 from comity.core.secagg.messages import Invitation, Reveal, RoundSpec
 from comity.core.secagg.quantize import Rounding, mean_arrays, quantize
 from comity.core.secagg.ring import limit, words
-from comity.core.secagg.site import Contribution, MaskedUpload, invited, step
+from comity.core.secagg.site import invited, step
 from comity.core.secagg.site_state import SiteState
+from comity.core.secagg.site_upload import Contribution, MaskedUpload
+from comity.core.secagg.sum_state import Cause, SumResult, SumState, Void
 from comity.core.secagg.tail import checksums
+from comity.core.secagg.unmask import finished, unmasking
 from comity.errors import ComityError, DataError, ProtocolError
 
 RECEIVED = drawn(32, "model")
@@ -46,7 +48,7 @@ VALUES = st.floats(-8, 8, width=32)
 
 @cache
 def epoch_of(sites: int) -> Epoch:
-    """An epoch whose sites are linked, each by a first plan that nothing came of."""
+    """An epoch whose sites are linked, each by a first round that nothing came of."""
     names = site_names(sites)
     epoch = announced(names)
     first = spec_of(names, ())
@@ -92,7 +94,7 @@ def courses(draw: st.DrawFn, *, metrics: bool = True) -> Course:
     uploading = tuple(draw(st.permutations(left)))
     revealing = tuple(draw(st.permutations([name for name in left if name not in lost])))
     threshold = draw(st.sampled_from([0, 0, len(names)]))
-    spec = spec_of(names, tensors, ring_bits=bits, attempt=2, threshold=threshold)
+    spec = spec_of(names, tensors, ring_bits=bits, round_number=2, threshold=threshold)
     return Course(spec, given_by, uploading, revealing)
 
 
@@ -142,10 +144,12 @@ def run(course: Course) -> tuple[SumResult | Void, RingVector]:
         assert isinstance(shown, Reveal)
         state = coordinator.step(state, name, shown)
     if not coordinator.is_enough(state):
-        return coordinator.unanswered(state), total
-    vector_streams, tail_streams = coordinator.unmasking(state)
+        return coordinator.unanswered(state, 0), total
+    streams = unmasking(state)
+    assert not isinstance(streams, Void)
+    vector_streams, tail_streams = streams
     apply_streams(total, vector_streams)
-    return coordinator.finished(state, total, tail_streams), total
+    return finished(state, total, tail_streams), total
 
 
 def plain_words(course: Course, name: str) -> RingVector:
@@ -284,7 +288,7 @@ def test_every_residue_of_the_small_ring_comes_up_as_often_the_top_one_too() -> 
 def test_an_upload_looks_uniform_whatever_it_holds(bits: int, value: float) -> None:
     names = site_names(3)
     epoch, size = epoch_of(3), 2**17
-    spec = spec_of(names, (("w", size, EXPONENTS[bits]),), ring_bits=bits, attempt=2)
+    spec = spec_of(names, (("w", size, EXPONENTS[bits]),), ring_bits=bits, round_number=2)
     given_values = Contribution(
         {"w": np.full(size, value)}, None, 1024.0, (0.0, 0.0), NAMES, RECEIVED
     )
@@ -310,7 +314,7 @@ def pool() -> tuple[dict[str, SiteState], list[tuple[str, Any, bytes]], SumState
     messages: list[tuple[str, Any, bytes]] = []
     given_values = Contribution({"w": np.ones(3)}, None, 1.0, (0.0, 0.0), NAMES, RECEIVED)
     opened_at = None
-    for number, attempt in ((1, 2), (1, 3), (2, 1), (4, 1)):
+    for number, attempt in ((2, 1), (2, 2), (3, 1), (5, 1)):
         spec = spec_of(names, tensors, round_number=number, attempt=attempt)
         course = Course(spec, dict.fromkeys(names, given_values), names[:3], names[:3])
         _, uploads = uploads_of(course)
@@ -363,7 +367,7 @@ def events() -> list[Any]:
     names, found = site_names(4), []
     epoch = epoch_of(4)
     given_values = Contribution({"w": np.ones(3)}, None, 1.0, (0.0, 0.0), NAMES, RECEIVED)
-    for number, attempt in ((1, 2), (1, 3), (2, 1)):
+    for number, attempt in ((2, 1), (2, 2), (3, 1)):
         spec = spec_of(names, (("w", 3, 8),), round_number=number, attempt=attempt)
         found += [epoch.invitation(names[0], spec), given_values]
         for gone in ("", *names[1:]):

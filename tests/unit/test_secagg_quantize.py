@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.fakes.secagg_run import MODEL, SecaggRun, Terms, assert_sums
+from tests.fakes.secagg_run import MODEL, SecaggRun, assert_sums, sum_terms
 
-from comity.core.secagg.coordinator import Void
 from comity.core.secagg.mask import Stream, apply_streams
-from comity.core.secagg.messages import Reason, Unfit
 from comity.core.secagg.quantize import (
     MAX_EXPONENT,
     Rounding,
@@ -24,7 +23,8 @@ from comity.core.secagg.quantize import (
     weight_steps,
 )
 from comity.core.secagg.ring import limit, margin_bits
-from comity.core.secagg.site import MaskedUpload, received_digest
+from comity.core.secagg.site_upload import received_digest
+from comity.core.secagg.sum_state import Void
 from comity.errors import DataError, Malformed, PolicyRefused
 
 BOUND = limit(32, 4)
@@ -107,10 +107,17 @@ def test_what_is_no_number_is_refused_and_the_array_named(bad: float) -> None:
         )
 
 
-def test_a_nan_in_what_came_in_does_not_fit() -> None:
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_in_what_came_in_is_refused_without_a_warning(
+    bad: float, key: bytes | None
+) -> None:
     out = np.zeros(1, np.uint32)
-    given = ({"a": np.zeros(1)}, {"a": np.array([math.nan])})
-    assert quantize(given, [Tensor("a", 1, 20)], 1.0, BOUND, Rounding(), out) == math.inf
+    for array in (np.zeros(1), np.array([bad])):
+        given = ({"a": array}, {"a": np.array([bad])})
+        with warnings.catch_warnings(), pytest.raises(DataError, match="array a holds"):
+            warnings.simplefilter("error")
+            quantize(given, [Tensor("a", 1, 20)], 0.0, BOUND, Rounding(key), out)
 
 
 def test_rounding_by_chance_is_right_in_the_mean_and_never_far() -> None:
@@ -182,12 +189,18 @@ def test_the_norm_of_an_update_is_taken_in_float64() -> None:
     assert update_norm({"a": many}, {"a": np.zeros_like(many)}) == pytest.approx(exact, rel=1e-13)
 
 
-def test_weights_count_in_steps_whatever_their_size() -> None:
+def test_weights_count_in_steps_and_beyond_reason_they_are_refused() -> None:
     assert weight_steps(1) == 65_536
-    assert weight_steps(1e308) > 2**1000
-    for bad in (-0.5, math.nan, math.inf):
-        with pytest.raises(DataError, match="a contribution has weight"):
+    assert weight_steps(math.nextafter(2.0**60, 0)) == 2**76 - 2**23
+    for bad in (-0.5, math.nan, math.inf, 2.0**60, 1e308):
+        with pytest.raises(DataError, match="no sensible weight"):
             weight_steps(bad)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+def test_the_norm_of_what_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(DataError, match="not finite, or too large"):
+        update_norm({"a": np.array([0.0, bad])}, None)
 
 
 def test_magnitudes_of_the_mean_are_those_of_its_largest_values() -> None:
@@ -197,7 +210,7 @@ def test_magnitudes_of_the_mean_are_those_of_its_largest_values() -> None:
 
 
 def test_an_update_beyond_the_clip_norm_is_scaled_down_and_counted() -> None:
-    run = SecaggRun(sites=3).announce().open(clip_norm=1.0, max_weight=30)
+    run = SecaggRun(sites=3).announce().open(clip_norm=1.0, max_weight=32)
     run.invite()
     for name in run.names:
         change = np.float32(3.0 if name == "s01" else 0.01)
@@ -233,14 +246,21 @@ def test_values_themselves_are_summed_where_nothing_came_in() -> None:
         np.testing.assert_allclose(array - MODEL[name], expected[name], atol=1e-5)
 
 
-def test_a_weight_above_the_largest_says_so_and_the_attempt_stays_open() -> None:
-    run = SecaggRun(terms=Terms(max_weight=10)).announce().open(max_weight=10)
-    run.invite("s00")
-    for weight in (10.001, 1e308):
-        answer = run.contribute("s00", weight=weight)
-        assert isinstance(answer, Unfit)
-        assert answer.reason == Reason.WEIGHT
-    assert isinstance(run.contribute("s00", weight=10.0), MaskedUpload)
+@pytest.mark.parametrize("weight", [16.001, 1e6, 1e18])
+def test_a_weight_above_the_largest_is_cut_to_it_and_counted(weight: float) -> None:
+    run = SecaggRun(sites=3).announce().open(max_weight=16)
+    run.invite()
+    for name in run.names:
+        change = np.float32(0.25 if name == "s01" else 0.5)
+        arrays = {key: array + change for key, array in MODEL.items()}
+        run.contribute(name, weight=weight if name == "s01" else 16.0, arrays=arrays)
+        run.upload(name)
+    run.close()
+    outcome = run.reveal().finish()
+    assert not isinstance(outcome, Void)
+    result, arrays = outcome
+    assert (result.weight, result.capped, result.clipped) == (48.0, 1, 0)
+    np.testing.assert_allclose(arrays["b"] - MODEL["b"], 1.25 / 3, atol=1e-5)
 
 
 def test_digests_of_what_was_received_differ_in_name_type_shape_order_and_bytes() -> None:

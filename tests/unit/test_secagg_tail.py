@@ -29,7 +29,7 @@ def test_metrics_of_every_kind_come_back_as_their_weighted_mean() -> None:
     for weight in weights:
         steps = weight * WEIGHT_STEPS
         metrics = tuple(weighted_metric(value, steps, MOST) for value in METRICS)
-        total += encoded(Tail(steps, 1, (1, 2, 3, 4), metrics), len(METRICS))
+        total += encoded(Tail(steps, 0, 1, (1, 2, 3, 4), metrics), len(METRICS))
     tail = decoded(total, len(METRICS), len(weights))
     assert (tail.weight_steps, tail.clipped) == (150 * WEIGHT_STEPS, 3)
     assert tail.checks == (3, 6, 9, 12)
@@ -41,7 +41,7 @@ def test_metrics_of_every_kind_come_back_as_their_weighted_mean() -> None:
 @pytest.mark.parametrize("sites", [1, 1024])
 def test_the_largest_metrics_of_the_largest_cohort_do_not_wrap(value: float, sites: int) -> None:
     metric = weighted_metric(value, MOST, MOST)
-    one = encoded(Tail(MOST, 0, (0,) * 4, (metric,)), 1)
+    one = encoded(Tail(MOST, 0, 0, (0,) * 4, (metric,)), 1)
     total = one * np.uint64(sites)
     tail = decoded(total, 1, sites)
     assert tail.metrics == (metric * sites,)
@@ -59,7 +59,7 @@ def test_a_contribution_without_weight_brings_no_metric() -> None:
 
 
 def test_room_that_is_not_used_holds_zeros() -> None:
-    words = encoded(Tail(1, 0, (0,) * 4, (5,)), 3)
+    words = encoded(Tail(1, 0, 0, (0,) * 4, (5,)), 3)
     assert len(words) == tail_words(3)
     assert not words[-8:].any()
 
@@ -72,7 +72,7 @@ def test_checksums_add_up_like_their_vectors_and_see_each_word(dtype: type, size
     vectors: list[Any] = [dice.integers(0, 2**bits, size).astype(dtype) for _ in range(3)]
     total: Any = np.sum(vectors, axis=0, dtype=dtype)
     checks = tuple(map(sum, zip(*map(checksums, vectors), strict=True)))
-    tail = Tail(0, 0, checks, ())
+    tail = Tail(0, 0, 0, checks, ())
     assert checks_hold(tail, checksums(total), bits)
     for place in range(0, size, 97):
         altered = total.copy()
