@@ -234,6 +234,24 @@ def test_a_roster_that_changed_after_the_keys_ends_the_epoch(hybrid: int) -> Non
         assert_sums(run, run.complete())
 
 
+def test_a_run_that_is_over_leaves_no_key_at_any_stage() -> None:
+    run = SecaggRun(sites=4, hybrid=1)
+    held = [run.announce().states["s01"]]
+    held.append(run.link().states["s01"])
+    held.append(run.open().invite().states["s01"])
+    held.append(run.upload().states["s01"])
+    run.close()
+    held.append(run.reveal().states["s01"])
+    for state in held:
+        secrets = {state.private, state.kem_seed, state.own_share, state.answer}
+        secrets |= {*state.secrets, *state.chains}
+        over = encode(ended(state))
+        assert not [secret for secret in secrets if secret and secret in over]
+        assert decode(SiteState, over).revealed == state.revealed
+        with pytest.raises(WrongStage, match="announced no keys"):
+            invited(run.members["s01"], ended(state), run.invitation("s01"))
+
+
 def test_a_site_takes_no_message_that_is_not_for_it() -> None:
     run = SecaggRun()
     with pytest.raises(Malformed, match="a Unfit is no message to a site"):

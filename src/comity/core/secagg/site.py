@@ -186,7 +186,17 @@ def revealed(
 
 def ended(state: SiteState) -> SiteState:
     """The state of a run that is over: where it stood, without any key."""
-    return replace(state, stage=Stage.NEW, chains=(), members=(), own_share=b"", answer=b"")
+    return replace(
+        state,
+        stage=Stage.NEW,
+        private=b"",
+        kem_seed=b"",
+        members=(),
+        secrets=(),
+        chains=(),
+        own_share=b"",
+        answer=b"",
+    )
 
 
 def _opened(
