@@ -18,28 +18,29 @@ from tests.fakes.secagg_run import (
     MODEL,
     NAMES,
     SecaggRun,
-    Terms,
     assert_sums,
     identity,
     signed_announcement,
     signed_encapsulation,
     signed_request,
+    sum_terms,
 )
 
-from comity.core.secagg import site, site_keys
+from comity.core.secagg import site, site_keys, site_upload
 from comity.core.secagg.codec import decode, encode
 from comity.core.secagg.messages import (
     Announcement,
+    Complaint,
     Encapsulation,
     Invitation,
     LinkRequest,
-    Reason,
     Reveal,
     RevealRequest,
     RoundSpec,
     Unfit,
     Upload,
 )
+from comity.core.secagg.sum_state import Cause, Void
 from comity.errors import (
     CohortTooSmall,
     ComityError,
@@ -146,6 +147,23 @@ def keys_asked_again_in_use(run: SecaggRun) -> Try:
     return lambda: run.to_site(VICTIM, run.request(), fresh)
 
 
+def epoch_from(first_round: int, *, revealed: bool) -> Steps:
+    """After round 2, which was revealed or given up, keys from an old round on."""
+
+    def steps(run: SecaggRun) -> Try:
+        run.announce().open(round_number=2)
+        if revealed:
+            run.complete()
+            run.open(round_number=3)
+        else:
+            run.upload()
+            run.open(round_number=3)
+        fresh = run.random.take(site_keys.ANNOUNCE_RANDOM_BYTES)
+        return lambda: run.to_site(VICTIM, run.request(epoch=2, first_round=first_round), fresh)
+
+    return steps
+
+
 def linked_unasked(run: SecaggRun) -> Try:
     run.announce()
     return lambda: run.to_site(VICTIM, LinkRequest(run.said))
@@ -163,6 +181,33 @@ KEYS: dict[str, Row] = {
     ),
     "the epoch that was, once its keys are in use": (keys_asked_again_in_use, Replay, "epoch 1"),
     "an epoch below the last": (requested(epoch=0), Replay, "epoch 0"),
+    "keys from round 0 on": (requested(epoch=2, first_round=0), Malformed, "no first round"),
+    "the epoch that was, from another round on": (requested(first_round=2), Replay, "epoch 1"),
+    "keys of another run in the place of these": (
+        requested(run="run-0", epoch=2),
+        Verification,
+        "keys for run 'run-0' in the place of run 'run-1'",
+    ),
+    "a new epoch from a round that was revealed": (
+        epoch_from(2, revealed=True),
+        Replay,
+        "an epoch from round 2 on; this site is at round 3",
+    ),
+    "a new epoch from a round below one that was given up": (
+        epoch_from(1, revealed=False),
+        Replay,
+        "an epoch from round 1 on; this site is at round 2",
+    ),
+    "a key whose chains start at another round": (
+        resaid(COLLUDER, COLLUDER, first_round=2),
+        Verification,
+        "announcement of s01 is of",
+    ),
+    "a key of an older roster": (
+        resaid(COLLUDER, COLLUDER, roster_version=0),
+        Verification,
+        "announcement of s01 is of",
+    ),
     "a substituted key": (resaid(COLLUDER, "", x25519=b"k" * 32), Verification, "s01 did not sign"),
     "a key that the coordinator signed": (
         resaid(COLLUDER, "coordinator", x25519=b"k" * 32),
@@ -191,7 +236,7 @@ KEYS: dict[str, Row] = {
     "a colluder's key of small order": (
         resaid(COLLUDER, COLLUDER, x25519=bytes(32)),
         Verification,
-        "s01 signed a key that gives no secret",
+        "the X25519 key of s01 gives no secret",
     ),
     "a colluder's hybrid key in a plain epoch": (
         resaid(COLLUDER, COLLUDER, mlkem=bytes(1184)),
@@ -213,7 +258,7 @@ KEYS: dict[str, Row] = {
 
 def downgraded(run: SecaggRun) -> Try:
     """A plain epoch asked of a site whose policy demands hybrid keys."""
-    run.members[VICTIM] = replace(run.members[VICTIM], terms=Terms(hybrid=True))
+    run.members[VICTIM] = replace(run.members[VICTIM], terms=sum_terms(hybrid=True))
     fresh = bytes(site_keys.ANNOUNCE_RANDOM_BYTES)
     return lambda: run.to_site(VICTIM, run.request(epoch=1, hybrid=0), fresh)
 
@@ -225,7 +270,7 @@ def too_soon(run: SecaggRun) -> Try:
 
 def linked_twice(run: SecaggRun) -> Try:
     run.announce().link()
-    return lambda: run.to_site(VICTIM, LinkRequest(run.said))
+    return lambda: run.to_site(VICTIM, LinkRequest(run.said[1:]))
 
 
 def encapsulated(alter: Callable[[list[bytes]], Any]) -> Steps:
@@ -261,12 +306,12 @@ HYBRID: dict[str, Row] = {
     "a colluder's ML-KEM key that is none": (
         resaid(LAST, LAST, mlkem=b"\xff" * 1184),
         Verification,
-        "s04 signed an ML-KEM key",
+        "the ML-KEM key of s04 does not hold",
     ),
     "a key of small order beside a good ML-KEM key": (
         resaid(COLLUDER, COLLUDER, x25519=bytes(32)),
         Verification,
-        "s01 signed a key that gives no secret",
+        "the X25519 key of s01 gives no secret",
     ),
     "an attempt before the sites are linked": (too_soon, WrongStage, "announce a new epoch"),
     "other announcements after the first": (linked_twice, WrongStage, "wait for others"),
@@ -313,6 +358,18 @@ def one_round(run: SecaggRun, **changes: Any) -> SecaggRun:
     return run
 
 
+def after_a_round_given_up(**changes: Any) -> Steps:
+    """Round 2 is given up after the uploads; round 3 is accepted; an older plan comes."""
+
+    def steps(run: SecaggRun) -> Try:
+        run.announce().open(round_number=2).upload()
+        run.open(round_number=3).invite()
+        message = run.invitation(VICTIM, **changes)
+        return lambda: run.to_site(VICTIM, message)
+
+    return steps
+
+
 def after_a_round(**changes: Any) -> Steps:
     """Round 2 is summed honestly; then the victim is given a plan, and round 3 goes on."""
 
@@ -341,14 +398,14 @@ def plan_with(*, open_first: bool, **changes: Any) -> Steps:
 
 def answered_round_in_a_new_epoch(run: SecaggRun) -> Try:
     """Two sums over nearly the same stored contributions could be subtracted."""
-    one_round(run).announce().open(attempt=2)
+    one_round(run).announce().open(round_number=1, attempt=2)
     message = run.invitation(VICTIM)
     run.open(round_number=2)
     return lambda: run.to_site(VICTIM, message)
 
 
 def answered_round_two_epochs_later(run: SecaggRun) -> Try:
-    one_round(run).announce().announce().open(attempt=2)
+    one_round(run).announce().announce().open(round_number=1, attempt=2)
     message = run.invitation(VICTIM)
     run.open(round_number=2)
     return lambda: run.to_site(VICTIM, message)
@@ -416,22 +473,40 @@ PLANS: dict[str, Row] = {
     "another federation": (planned(federation="f2"), Verification, "another run or epoch"),
     "round 0": (planned(round_number=0), WrongStage, "round 0"),
     "attempt 0": (planned(attempt=0), Malformed, "count from 1"),
-    "a replayed round": (after_a_round(round_number=2, attempt=1), Replay, "round 2, attempt 1"),
-    "a lower round": (after_a_round(round_number=1, attempt=9), Replay, "round 1, attempt 9"),
+    "a replayed round": (
+        after_a_round(round_number=2, attempt=1),
+        WrongStage,
+        "round 2 was revealed before",
+    ),
+    "a lower round": (
+        after_a_round(round_number=1, attempt=9),
+        WrongStage,
+        "round 1 was revealed before",
+    ),
+    "a round that was given up": (
+        after_a_round_given_up(round_number=2, attempt=2),
+        Replay,
+        "round 2, attempt 2, is not above round 3, attempt 1",
+    ),
+    "a round below one that was given up": (
+        after_a_round_given_up(round_number=1, attempt=9),
+        Replay,
+        "round 1, attempt 9",
+    ),
     "a further attempt of a round that was answered": (
         after_a_round(round_number=2, attempt=2),
         WrongStage,
-        "answered the reveal of round 2",
+        "round 2 was revealed before",
     ),
     "a round that was answered, in a new epoch": (
         answered_round_in_a_new_epoch,
         WrongStage,
-        "answered the reveal of round 1",
+        "round 1 was revealed before",
     ),
     "a round that was answered, two epochs later": (
         answered_round_two_epochs_later,
         WrongStage,
-        "answered the reveal of round 1",
+        "round 1 was revealed before",
     ),
     "a stale attempt": (plan_with(open_first=True, attempt=1), Replay, "attempt 1, is not above"),
     "another plan for the open attempt": (
@@ -465,11 +540,11 @@ PLANS: dict[str, Row] = {
     ),
     "a negative clip norm": (planned(clip_norm=-1.0), Malformed, "clip_norm is -1.0"),
     "another weight key": (planned(weight_key="one"), PolicyRefused, "'one'; this site weighs"),
-    "a largest weight above policy": (planned(max_weight=1001), PolicyRefused, "weight of 1001"),
+    "a largest weight above policy": (planned(max_weight=2048), PolicyRefused, "weight of 2048"),
     "a largest weight of nothing": (planned(max_weight=0), PolicyRefused, "weight of 0"),
     "metrics without bound": (planned(metric_slots=65), Malformed, "metrics have a bound"),
     "a byte behind the plan": (spec_bytes(lambda body: body + b"\0"), Malformed, "1 bytes behind"),
-    "a plan cut off": (spec_bytes(lambda body: body[:-1]), Malformed, "clip_norm is cut off"),
+    "a plan cut off": (spec_bytes(lambda body: body[:-1]), Malformed, "names is cut off"),
     "a plan of the next version": (
         spec_bytes(lambda body: body[:3] + b"\2" + body[4:]),
         VersionMismatch,
@@ -487,20 +562,92 @@ PLANS: dict[str, Row] = {
         "cohort has 1048576 rows; at most 1024",
     ),
     "a clip norm that is no number": (
-        spec_bytes(lambda body: body[:-8] + b"\x7f\xf8" + bytes(6)),
+        spec_bytes(lambda body: body[:-12] + b"\x7f\xf8" + bytes(10)),
         Malformed,
         "clip_norm is nan",
     ),
 }
 
 
+def next_attempt(*, unfit: bool = True, **changes: Any) -> Steps:
+    """An attempt did not fit at the victim, or was uploaded; the next one is not a coarser one."""
+
+    def steps(run: SecaggRun) -> Try:
+        run.announce().open(cohort=("s00", "s01", "s02", "s03"))
+        run.invite(VICTIM)
+        run.contribute(VICTIM, **({"arrays": TOO_LARGE} if unfit else {}))
+        message = run.invitation(VICTIM, **({"attempt": 2} | changes))
+        run.open(round_number=2)
+        return lambda: run.to_site(VICTIM, message)
+
+    return steps
+
+
+FINER = (("w", 6, 21), ("b", 4, 21))
+LOCATE = "is not the plan of the attempt before, or a coarser one throughout"
+PLANS |= {
+    "a largest weight that is no power of two, to find a count": (
+        planned(max_weight=100),
+        Malformed,
+        "a largest weight of 100, which is no power of two",
+    ),
+    "the attempt that did not fit, again": (next_attempt(attempt=1), Replay, "attempt 1, is not"),
+    "a finer attempt after one that did not fit": (
+        next_attempt(tensors=FINER),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "a finer attempt after an upload": (
+        next_attempt(unfit=False, tensors=FINER),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt that is coarser in one tensor": (
+        next_attempt(tensors=(("w", 6, 19), ("b", 4, 20))),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt that is coarser here and finer there": (
+        next_attempt(tensors=(("w", 6, 19), ("b", 4, 21))),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt over fewer tensors": (next_attempt(tensors=TENSORS[:1]), PolicyRefused, LOCATE),
+    "an attempt over other tensors": (
+        next_attempt(tensors=(("w", 6, 20), ("c", 4, 20))),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt in the small ring, whose range is finer": (
+        next_attempt(tensors=(("w", 6, 8), ("b", 4, 8)), ring_bits=16),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt in a larger cohort, whose range is finer": (
+        next_attempt(cohort=("s00", "s01", "s02", "s03", "s04")),
+        PolicyRefused,
+        LOCATE,
+    ),
+    "an attempt under another largest weight": (
+        next_attempt(max_weight=64),
+        PolicyRefused,
+        "changes weight or clip norm",
+    ),
+    "an attempt under another clip norm": (
+        next_attempt(clip_norm=1.0),
+        PolicyRefused,
+        "changes weight or clip norm",
+    ),
+}
+
+
 def sixteen_bits(run: SecaggRun) -> Try:
-    run.members[VICTIM] = replace(run.members[VICTIM], terms=Terms(rings=frozenset({32})))
+    run.members[VICTIM] = replace(run.members[VICTIM], terms=sum_terms(rings=frozenset({32})))
     return planned(ring_bits=16, tensors=(("w", 6, 8), ("b", 4, 8)))(run)
 
 
 def weights_that_wrap(run: SecaggRun) -> Try:
-    run.members[VICTIM] = replace(run.members[VICTIM], terms=Terms(max_weight=2**60))
+    run.members[VICTIM] = replace(run.members[VICTIM], terms=sum_terms(max_weight=2**60))
     return planned(max_weight=2**46)(run)
 
 
@@ -525,6 +672,24 @@ def with_array(name: str, array: Any) -> dict[str, Any]:
     return {**MODEL, name: np.asarray(array)}
 
 
+def again_after_unfit(run: SecaggRun) -> Try:
+    run.announce().open().invite(VICTIM)
+    assert isinstance(run.contribute(VICTIM, arrays=TOO_LARGE), Unfit)
+    run.open(round_number=2)
+    return lambda: run.contribute(VICTIM)
+
+
+def again_after_upload(run: SecaggRun) -> Try:
+    run.announce().open().invite(VICTIM)
+    run.upload(VICTIM)
+    return lambda: run.contribute(VICTIM)
+
+
+def other_names_than_the_plan(run: SecaggRun) -> Try:
+    run.announce().open(names=NAMES).invite(VICTIM)
+    return lambda: run.contribute(VICTIM, names=("arrays", "metrics", "accuracy", "loss"))
+
+
 def before_an_attempt(run: SecaggRun) -> Try:
     run.announce().open()
     return lambda: run.contribute(VICTIM)
@@ -535,6 +700,7 @@ def short_of_chance(run: SecaggRun) -> Try:
     return lambda: run.to_site(VICTIM, run.contribution(VICTIM), bytes(32))
 
 
+TOO_LARGE = {name: np.full_like(array, 1e9) for name, array in MODEL.items()}
 CONTRIBUTIONS: dict[str, Row] = {
     "a NaN": (
         contributed(arrays=with_array("b", [0, np.nan, 0, 0])),
@@ -549,29 +715,75 @@ CONTRIBUTIONS: dict[str, Row] = {
     "a wrong length": (
         contributed(arrays=with_array("b", [0.0, 1.0])),
         DataError,
-        "array b has 2 elements; the plan says 4",
+        "array b of shape (2,) is not what the plan sums",
     ),
     "a missing array": (contributed(arrays={"w": MODEL["w"]}), DataError, "does not name"),
     "changes of what did not come in": (
         contributed(reference={"w": MODEL["w"]}),
         DataError,
-        "did not come in",
+        "array b of shape (4,) is not what the plan sums",
     ),
     "a reference of another length": (
         contributed(reference=with_array("w", [1.0])),
         DataError,
-        "array w has 1 elements",
+        "array w of shape (2, 3) is not what the plan sums",
     ),
-    "a negative weight": (contributed(weight=-1.0), DataError, "weight -1.0"),
-    "a weight that is no number": (contributed(weight=float("nan")), DataError, "weight nan"),
-    "a weight without end": (contributed(weight=float("inf")), DataError, "weight inf"),
-    "a metric that is no number": (contributed(metrics=(0.0, float("nan"))), DataError, "nan"),
-    "a metric beyond what the tail holds": (contributed(metrics=(2.0**62,)), DataError, "4.6"),
+    "a negative weight": (contributed(weight=-1.0), DataError, "no sensible weight"),
+    "a weight that is no number": (contributed(weight=float("nan")), DataError, "no sensible weight"),
+    "a weight without end": (contributed(weight=float("inf")), DataError, "no sensible weight"),
+    "a metric that is no number": (
+        contributed(metrics=(0.0, float("nan"))),
+        DataError,
+        "a metric is not finite",
+    ),
+    "a metric beyond what the tail holds": (
+        contributed(metrics=(2.0**62, 0.0)),
+        DataError,
+        "or too large",
+    ),
     "more metrics than the plan has room for": (
         contributed(metrics=(1.0, 2.0, 3.0)),
         DataError,
-        "3 metrics; the plan has room for 2",
+        "3 metrics under 4 names; the plan has room for 2",
     ),
+    "fewer names than metrics": (
+        contributed(names=NAMES[:3]),
+        DataError,
+        "2 metrics under 3 names",
+    ),
+    "a name that does not print": (
+        contributed(names=(*NAMES[:3], "\x1b[2J")),
+        DataError,
+        "is no name, or too long",
+    ),
+    "a name without end": (
+        contributed(names=(*NAMES[:3], "é" * 129)),
+        DataError,
+        "is no name, or too long",
+    ),
+    "other names than the plan's, known from the rounds before": (
+        other_names_than_the_plan,
+        DataError,
+        "names other records or metrics",
+    ),
+    "words in the place of numbers": (
+        contributed(arrays=with_array("b", ["a", "b", "c", "d"])),
+        DataError,
+        "array b of dtype <U1 cannot be summed",
+    ),
+    "complex numbers": (
+        contributed(arrays=with_array("b", [1j, 0, 0, 0])),
+        DataError,
+        "array b of dtype complex128",
+    ),
+    "changes of what came in as words": (
+        contributed(reference=with_array("b", ["a", "b", "c", "d"])),
+        DataError,
+        "array b of dtype float32 cannot be summed",
+    ),
+    "a digest of nothing": (contributed(received=b""), Malformed, "is not 32 bytes"),
+    "another try after it did not fit": (again_after_unfit, WrongStage, "no attempt waits"),
+    "another try after the upload": (again_after_upload, WrongStage, "no attempt waits"),
     "no attempt open": (before_an_attempt, WrongStage, "no attempt waits"),
     "too few random bytes": (short_of_chance, Malformed, "32 random bytes"),
 }
@@ -639,7 +851,7 @@ def other_order_of_reveals(run: SecaggRun) -> Try:
     """First with a site as dropped, then with all."""
     run.announce().open().upload("s00", "s01", "s02", "s03")
     late = run.invite(LAST).contribute(LAST)
-    assert isinstance(late, site.MaskedUpload)
+    assert isinstance(late, site_upload.MaskedUpload)
     run.close()
     run.reveal(VICTIM)
     row = late.upload.rows[2]
@@ -682,7 +894,7 @@ def told_of(**changes: Any) -> Steps:
         other = run.contribute(
             COLLUDER, **{name: value for name, value in changes.items() if name not in plan}
         )
-        assert isinstance(other, site.MaskedUpload)
+        assert isinstance(other, site_upload.MaskedUpload)
         honest = run.requests()[VICTIM]
         row = (COLLUDER, *other.upload.rows[run.names.index(VICTIM)][:2])
         shares = tuple(sorted((*honest.shares, row)))
@@ -753,21 +965,22 @@ REVEALS: dict[str, Row] = {
     ),
     "a reveal before the upload": (reveal_before_upload, WrongStage, "no upload of this site"),
     "a reveal of a stale attempt": (reveal_of_a_stale_attempt, WrongStage, "no upload of this"),
-    "two shares swapped": (asked(share_of("s01", "s03")), Verification, "share of s01 does not"),
-    "a corrupt share": (asked(share_of("s03", bytes(48))), Verification, "share of s03 does not"),
-    "another commitment to a share": (asked(recommitted), Verification, "share of s00 is not the"),
-    "another model for one site": (told_of(received=bytes(32)), Verification, "share of s01 does"),
+}
+
+COMPLAINTS: dict[str, tuple[Steps, str]] = {
+    "two shares swapped": (asked(share_of("s01", "s03")), "s01"),
+    "a corrupt share": (asked(share_of("s03", bytes(48))), "s03"),
+    "another commitment to a share": (asked(recommitted), "s00"),
+    "another model for one site": (told_of(received=bytes(32)), "s01"),
     "other metric names at one site": (
         told_of(names=("arrays", "metrics", "accuracy", "loss")),
-        Verification,
-        "share of s01 does not open",
+        "s01",
     ),
     "another cohort for one site": (
         told_of(cohort=("s00", "s01", "s02", "s03"), threshold=4),
-        Verification,
-        "share of s01 does not open",
+        "s01",
     ),
-    "another threshold for one site": (told_of(threshold=5), Verification, "share of s01 does not"),
+    "another threshold for one site": (told_of(threshold=5), "s01"),
 }
 
 
@@ -822,7 +1035,7 @@ def too_late(run: SecaggRun) -> Try:
 
 def not_of_the_cohort(run: SecaggRun) -> Try:
     run.announce().open(cohort=("s00", "s02", "s03", "s04"))
-    return lambda: run.to_coordinator(COLLUDER, Unfit("fed", "run-1", 1, 1, 1, Reason.VALUES))
+    return lambda: run.to_coordinator(COLLUDER, Unfit("fed", "run-1", 1, 1, 1))
 
 
 def unfitted(*, after: bool = False, closed: bool = False, **changes: Any) -> Steps:
@@ -832,7 +1045,7 @@ def unfitted(*, after: bool = False, closed: bool = False, **changes: Any) -> St
             run.upload(COLLUDER)
         if closed:
             run.upload("s00", "s02", "s03", "s04").close()
-        message = replace(Unfit("fed", "run-1", 1, 1, 1, Reason.VALUES), **changes)
+        message = replace(Unfit("fed", "run-1", 1, 1, 1), **changes)
         return lambda: run.to_coordinator(COLLUDER, message)
 
     return steps
@@ -864,6 +1077,28 @@ def with_share(name: str, share: bytes) -> Callable[[Reveal], Reveal]:
     return alter
 
 
+def complained(
+    dealer: str = VICTIM,
+    *,
+    sender: str = COLLUDER,
+    early: bool = False,
+    after: bool = False,
+    **changes: Any,
+) -> Steps:
+    """A site complains of a share; s04 never uploads."""
+
+    def steps(run: SecaggRun) -> Try:
+        run.announce().open().upload("s00", "s01", "s02", "s03")
+        if not early:
+            run.close()
+        if after:
+            run.reveal(sender)
+        message = replace(Complaint(run.context, dealer), **changes)
+        return lambda: run.to_coordinator(sender, message)
+
+    return steps
+
+
 def before_close(run: SecaggRun) -> Try:
     run.announce().open().upload()
     return run.requests
@@ -871,7 +1106,7 @@ def before_close(run: SecaggRun) -> Try:
 
 def answer_before_close(run: SecaggRun) -> Try:
     run.announce().open().upload()
-    reveal = Reveal(run.sum_state.context, (), (), NAMES)
+    reveal = Reveal(run.context, (), (), NAMES)
     return lambda: run.to_coordinator(COLLUDER, reveal)
 
 
@@ -885,7 +1120,7 @@ def reveal_again(run: SecaggRun) -> Try:
 def answer_of_the_dropped(run: SecaggRun) -> Try:
     run.announce().open().upload("s00", "s02", "s03", "s04")
     run.close()
-    reveal = Reveal(run.sum_state.context, (), (), NAMES)
+    reveal = Reveal(run.context, (), (), NAMES)
     return lambda: run.to_coordinator(COLLUDER, reveal)
 
 
@@ -908,9 +1143,9 @@ SITES: dict[str, Row] = {
     "a vector of another ring": (with_vector(np.zeros(10, np.uint16)), Malformed, "vector of s01"),
     "a vector of floats": (with_vector(np.zeros(10, np.float32)), Malformed, "vector of s01"),
     "a tail of another length": (
-        uploaded(lambda _, upload: replace(upload, tail=bytes(48))),
+        uploaded(lambda _, upload: replace(upload, tail=bytes(64))),
         Malformed,
-        "tail of s01 has 48 bytes",
+        "tail of s01 has 64 bytes",
     ),
     "a share left out": (
         uploaded(lambda _, upload: replace(upload, rows=upload.rows[:-1])),
@@ -924,31 +1159,22 @@ SITES: dict[str, Row] = {
     ),
     "a share for itself": (uploaded(at_place(COLLUDER, sealed=bytes(48))), Malformed, "one share"),
     "a pair without a commitment": (uploaded(at_place(VICTIM, pair=b"")), Malformed, "one share"),
-    "another context than the others": (
-        uploaded(lambda _, upload: replace(upload, context=bytes(32)), "s00", "s02"),
-        Verification,
-        "s01 uploaded for another context than s00, s02",
-    ),
-    "another key of a pair": (
-        uploaded(at_place(VICTIM, pair=bytes(32)), "s00", "s02"),
-        Verification,
-        "s01 and s02 hold different keys",
-    ),
     "two uploads of one site": (again, Replay, "s01 answered this attempt before"),
-    "an upload after the end": (too_late, WrongStage, "upload of s01 comes after"),
+    "an upload after the end": (too_late, WrongStage, "answer of s01 comes after"),
     "a message of a site outside of the cohort": (not_of_the_cohort, NotAMember, "'s01'"),
     "a refusal after the upload": (unfitted(after=True), Replay, "s01 answered this attempt"),
     "a refusal after the end": (unfitted(closed=True), WrongStage, "answer of s01 comes after"),
     "a refusal of another attempt": (unfitted(attempt=2), Verification, "s01 answers another"),
-    "a refusal for no reason": (unfitted(reason=9), Malformed, "s01 gives a reason that is none"),
+    "a refusal of another run": (unfitted(run="run-2"), Verification, "s01 answers another"),
+    "a refusal of another epoch": (unfitted(epoch=2), Verification, "s01 answers another"),
     "a request before the uploads are closed": (before_close, WrongStage, "still collects"),
     "an answer before the uploads are closed": (answer_before_close, WrongStage, "due from s01"),
     "an answer of a site that dropped": (answer_of_the_dropped, WrongStage, "due from s01"),
-    "two answers of one site": (reveal_again, Replay, "s01 revealed before"),
+    "two answers of one site": (reveal_again, Replay, "s01 answered the reveal before"),
     "an answer for another attempt": (
         answered(lambda reveal: replace(reveal, context=bytes(32))),
         Verification,
-        "s01 reveals another attempt",
+        "s01 answers the reveal of another attempt",
     ),
     "other names than were summed": (
         answered(lambda reveal: replace(reveal, names=("a", "m", "x", "y"))),
@@ -990,6 +1216,28 @@ SITES: dict[str, Row] = {
         Verification,
         "s01 reveals another seed with s00",
     ),
+    "a complaint before the uploads are closed": (
+        complained(early=True),
+        WrongStage,
+        "no reveal is due from s01",
+    ),
+    "a complaint of its own share": (complained(COLLUDER), Malformed, "that it was not sent"),
+    "a complaint of a stranger's share": (complained("s09"), Malformed, "that it was not sent"),
+    "a complaint of another attempt": (
+        complained(context=bytes(32)),
+        Verification,
+        "s01 answers the reveal of another attempt",
+    ),
+    "a complaint after its answer": (
+        complained(after=True),
+        Replay,
+        "s01 answered the reveal before",
+    ),
+    "a complaint of a site that dropped": (
+        complained(sender="s04"),
+        WrongStage,
+        "no reveal is due from s04",
+    ),
     "a sum opened too soon": (open_too_soon, WrongStage, "too few reveals"),
     "the uploads closed twice": (close_twice, WrongStage, "closed already"),
 }
@@ -1012,3 +1260,74 @@ def test_an_attack_is_refused_by_name_and_the_honest_run_goes_on(hybrid: int, ro
     assert type(caught.value) is error
     assert run.snapshot() == before
     assert_sums(run, run.complete())
+
+
+@pytest.mark.parametrize(("steps", "dealer"), COMPLAINTS.values(), ids=COMPLAINTS)
+def test_a_share_that_does_not_open_is_complained_of_and_nothing_is_revealed(
+    steps: Steps, dealer: str
+) -> None:
+    run = SecaggRun()
+    attempt = steps(run)
+    before = run.snapshot()
+    assert attempt() == Complaint(run.context, dealer)
+    assert run.snapshot() == before
+    assert_sums(run, run.complete())
+
+
+# Lies that are taken, and void the attempt once it is closed.
+
+
+def another_context(_: SecaggRun, upload: Upload) -> Upload:
+    return replace(upload, context=bytes(32))
+
+
+def other_keys(*peers: str) -> Callable[[SecaggRun, Upload], Upload]:
+    """Commitments to other seeds with these peers than the peers derived."""
+
+    def alter(run: SecaggRun, upload: Upload) -> Upload:
+        for peer in peers:
+            upload = at_place(peer, pair=bytes(32))(run, upload)
+        return upload
+
+    return alter
+
+
+HONEST = ("s00", "s02", "s03", "s04")
+LIES: dict[str, tuple[Callable[[SecaggRun, Upload], Upload], tuple[str, ...]]] = {
+    "another context than the others": (another_context, (COLLUDER,)),
+    "another key of a pair": (other_keys(VICTIM), (COLLUDER, VICTIM)),
+    "another key of two pairs": (other_keys(VICTIM, "s00"), (COLLUDER,)),
+    "another key of every pair": (other_keys(*HONEST), (COLLUDER,)),
+}
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(("alter", "named"), LIES.values(), ids=LIES)
+def test_a_lie_voids_the_attempt_by_name_whoever_uploads_first(
+    alter: Callable[[SecaggRun, Upload], Upload], named: tuple[str, ...], place: int
+) -> None:
+    """A malicious first uploader evicts no honest site but the one that it contradicts alone."""
+    run = SecaggRun(terms=sum_terms(min_honest=1)).announce().open()
+    order = [*HONEST[:place], COLLUDER, *HONEST[place:]]
+    for name in order:
+        run.invite(name).contribute(name)
+        if name == COLLUDER:
+            masked = run.masked[name]
+            run.masked[name] = replace(masked, upload=alter(run, masked.upload))
+        run.upload(name)
+    assert run.close() == Void(Cause.DISAGREE, named)
+    left = tuple(name for name in run.names if name not in named)
+    assert_sums(run, run.open(attempt=2, cohort=left).complete())
+
+
+def test_where_as_many_say_one_thing_as_another_nobody_is_named() -> None:
+    run = SecaggRun(sites=4).announce().open()
+    for name in run.names:
+        run.invite(name).contribute(name, received=bytes([name < "s02"]) * 32)
+        run.upload(name)
+    assert run.close() == Void(Cause.DISAGREE)
+
+
+def test_where_nobody_uploads_all_are_named() -> None:
+    run = SecaggRun(sites=4).announce().open()
+    assert run.close() == Void(Cause.TOO_FEW, run.names)
