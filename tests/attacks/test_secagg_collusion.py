@@ -39,7 +39,7 @@ from comity.core.secagg.site_state import SiteState
 from comity.core.secagg.site_upload import MaskedUpload
 from comity.core.secagg.sum_state import Cause, Void
 from comity.core.secagg.unmask import unmasking
-from comity.errors import ComityError, Malformed, PolicyRefused, Replay, Verification, WrongStage
+from comity.errors import ComityError, PolicyRefused, Replay, Verification, WrongStage
 
 CHOSEN = identity("coordinator")
 Words = NDArray[np.uint32]
@@ -503,7 +503,7 @@ def test_a_dealer_of_what_is_no_share_is_complained_of_and_the_others_open_the_s
     # A receiver that did not look is refused, and its dealer named.
     shares = tuple((name, opened_by(run, "s02", name)) for name in run.sum_state.survivors)
     careless = Reveal(run.context, shares, (), NAMES)
-    with pytest.raises(Malformed, match="this is no share"):
+    with pytest.raises(Verification, match="s01 dealt what is no share to s02"):
         run.to_coordinator("s02", careless)
     run.reveal("s02")
     assert run.sum_state.complaints == {"s02": "s01"}

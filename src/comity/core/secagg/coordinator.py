@@ -246,7 +246,10 @@ def _check_shares(state: SumState, sender: str, reveal: Reveal) -> None:
         committed = commitment("share", state.context, name, sender, share)
         if committed != state.uploads[name].rows[place][1]:
             raise Verification(f"{sender} reveals another share of {name} than was dealt")
-        shamir.share_number(share)
+        try:
+            shamir.share_number(share)
+        except Malformed as error:
+            raise Verification(f"{name} dealt what is no share to {sender}") from error
 
 
 def _check_seeds(state: SumState, sender: str, reveal: Reveal) -> None:
