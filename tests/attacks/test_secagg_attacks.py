@@ -641,6 +641,20 @@ PLANS |= {
 }
 
 
+def policy_that_came_to_demand_hybrid_keys(run: SecaggRun) -> Try:
+    run.announce().open()
+    message = run.invitation(VICTIM)
+    strict = replace(run.members[VICTIM], terms=sum_terms(hybrid=True))
+    return lambda: site.step(strict, run.states[VICTIM], message, b"")
+
+
+PLANS["plain keys of before the policy demanded hybrid ones"] = (
+    policy_that_came_to_demand_hybrid_keys,
+    PolicyRefused,
+    "hybrid keys only",
+)
+
+
 def sixteen_bits(run: SecaggRun) -> Try:
     run.members[VICTIM] = replace(run.members[VICTIM], terms=sum_terms(rings=frozenset({32})))
     return planned(ring_bits=16, tensors=(("w", 6, 8), ("b", 4, 8)))(run)
@@ -729,7 +743,11 @@ CONTRIBUTIONS: dict[str, Row] = {
         "array w of shape (2, 3) is not what the plan sums",
     ),
     "a negative weight": (contributed(weight=-1.0), DataError, "no sensible weight"),
-    "a weight that is no number": (contributed(weight=float("nan")), DataError, "no sensible weight"),
+    "a weight that is no number": (
+        contributed(weight=float("nan")),
+        DataError,
+        "no sensible weight",
+    ),
     "a weight without end": (contributed(weight=float("inf")), DataError, "no sensible weight"),
     "a metric that is no number": (
         contributed(metrics=(0.0, float("nan"))),

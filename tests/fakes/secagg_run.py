@@ -245,7 +245,9 @@ class SecaggRun:
     def contribute(self, name: str, **changes: Any) -> MaskedUpload | Unfit:
         """Lets a site mask; nothing is sent yet."""
         answer = self.to_site(
-            name, self.contribution(name, **changes), self.random.take(site_upload.UPLOAD_RANDOM_BYTES)
+            name,
+            self.contribution(name, **changes),
+            self.random.take(site_upload.UPLOAD_RANDOM_BYTES),
         )
         assert isinstance(answer, MaskedUpload | Unfit)
         if isinstance(answer, MaskedUpload):

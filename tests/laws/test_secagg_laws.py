@@ -34,11 +34,11 @@ from comity.core.secagg.quantize import Rounding, mean_arrays, quantize
 from comity.core.secagg.ring import limit, words
 from comity.core.secagg.site import invited, step
 from comity.core.secagg.site_state import SiteState
-from comity.core.secagg.site_upload import Contribution, MaskedUpload
+from comity.core.secagg.site_upload import UPLOAD_RANDOM_BYTES, Contribution, MaskedUpload
 from comity.core.secagg.sum_state import Cause, SumResult, SumState, Void
 from comity.core.secagg.tail import checksums
 from comity.core.secagg.unmask import finished, unmasking
-from comity.errors import ComityError, DataError, ProtocolError
+from comity.errors import ComityError, DataError, Malformed, ProtocolError
 
 RECEIVED = drawn(32, "model")
 NAMES = ("arrays", "metrics", "loss", "accuracy")
@@ -245,6 +245,69 @@ def test_a_site_that_was_not_sampled_comes_to_the_same_keys(rounds: list[int]) -
             seldom = invited(other, seldom, epoch.invitation(names[1], spec))
             assert always.chain(names[1]) == seldom.chain(names[0])
     assert always.chain(names[1]) != epoch.states[names[0]].chain(names[1]) or rounds[-1] == 1
+
+
+def plain_course(sites: int, gone: int, lost: int) -> Course:
+    names = site_names(sites)
+    given_values = Contribution({"w": np.ones(16)}, None, 1.0, (0.0, 0.0), NAMES, RECEIVED)
+    spec = spec_of(names, (("w", 16, 8),), round_number=2)
+    uploading = names[gone:]
+    return Course(spec, dict.fromkeys(names, given_values), uploading, uploading[lost:])
+
+
+@pytest.mark.parametrize("sites", [3, 5, 8, 9])
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_every_mix_of_drop_outs_is_a_sum_or_void_by_name(sites: int, gone: int, lost: int) -> None:
+    """Eight sites, one lost at each stage: as many answers as the threshold, and still void."""
+    course = plain_course(sites, gone, lost)
+    found, _ = run(course)
+    expected = expected_void(course)
+    assert isinstance(found, SumResult) if expected is None else found == expected
+
+
+def revealed_sum() -> tuple[SumState, RingVector]:
+    """Three sites' uploads and reveals, just before they are opened."""
+    course = plain_course(3, 0, 0)
+    states, uploads = uploads_of(course)
+    epoch = epoch_of(3)
+    state, total = coordinator.opened(course.spec, epoch.states["site-0000"].binding, RECEIVED)
+    for name, answer in uploads.items():
+        state = coordinator.step(state, name, answer.upload, (answer.vector, total))
+    closed = coordinator.closed(state)
+    assert isinstance(closed, SumState)
+    for name, request in coordinator.reveal_requests(closed, COORDINATOR.sign).items():
+        _, shown = step(epoch.members[name], states[name], request, b"")
+        assert isinstance(shown, Reveal)
+        closed = coordinator.step(closed, name, shown)
+    return closed, total
+
+
+def test_a_sum_that_one_altered_word_is_in_is_void_by_its_checksum() -> None:
+    state, total = revealed_sum()
+    streams = unmasking(state)
+    assert not isinstance(streams, Void)
+    vector_streams, tail_streams = streams
+    apply_streams(total, vector_streams)
+    assert isinstance(finished(state, total, tail_streams), SumResult)
+    total[5] += 1
+    assert finished(state, total, tail_streams) == Void(Cause.CHECKSUM)
+
+
+def test_a_dealer_of_another_secret_than_it_committed_to_is_named() -> None:
+    state, _ = revealed_sum()
+    liar = replace(state.uploads["site-0001"], commitment=bytes(32))
+    state = replace(state, uploads={**state.uploads, "site-0001": liar})
+    assert unmasking(state) == Void(Cause.DEALER, ("site-0001",))
+
+
+@pytest.mark.parametrize("size", [0, UPLOAD_RANDOM_BYTES - 1, UPLOAD_RANDOM_BYTES + 1])
+def test_an_upload_takes_exactly_so_many_random_bytes(size: int) -> None:
+    epoch, course = epoch_of(3), plain_course(3, 0, 0)
+    name = course.spec.cohort[0]
+    state = invited(epoch.members[name], epoch.states[name], epoch.invitation(name, course.spec))
+    with pytest.raises(Malformed):
+        step(epoch.members[name], state, course.given[name], bytes(size))
 
 
 # --- masks are uniform -----------------------------------------------------------------------

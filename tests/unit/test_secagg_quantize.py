@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.fakes.secagg_run import MODEL, SecaggRun, assert_sums, sum_terms
+from tests.fakes.secagg_run import MODEL, SecaggRun, assert_sums
 
 from comity.core.secagg.mask import Stream, apply_streams
 from comity.core.secagg.quantize import (
@@ -115,8 +114,7 @@ def test_what_is_no_number_in_what_came_in_is_refused_without_a_warning(
     out = np.zeros(1, np.uint32)
     for array in (np.zeros(1), np.array([bad])):
         given = ({"a": array}, {"a": np.array([bad])})
-        with warnings.catch_warnings(), pytest.raises(DataError, match="array a holds"):
-            warnings.simplefilter("error")
+        with np.errstate(all="raise"), pytest.raises(DataError, match="array a holds"):
             quantize(given, [Tensor("a", 1, 20)], 0.0, BOUND, Rounding(key), out)
 
 

@@ -259,7 +259,6 @@ class Replayed:
             assert state == kept
             assert total.tolist() == sum_before.tolist()
 
-
     def void_sum(self, after: str, state: SumState, answers: Any) -> None:
         """A lie that is taken: once all have uploaded, the attempt is void by name."""
         for row in self.document["failing"]:

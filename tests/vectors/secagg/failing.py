@@ -154,6 +154,7 @@ def failing_keys(document: Document) -> list[Document]:
     mine = {"x25519": bytes(range(32))}
     changes: list[tuple[str, str, str, Fields, str]] = [
         ("a key signed by another", "Verification", "site-0", mine, "coordinator"),
+        ("another key of its own", "Verification", "site-1", mine, "site-1"),
         ("a site that was invented", "NotAMember", "site-0", {"site": "evil"}, "coordinator"),
         ("a key of an old epoch", "Verification", "site-0", {"epoch": 0}, "site-0"),
         ("a key of another run", "Verification", "site-0", {"run": "run-0"}, "site-0"),
@@ -168,7 +169,8 @@ def failing_keys(document: Document) -> list[Document]:
         ("a key of small order", "Verification", "site-0", {"x25519": bytes(32)}, "site-0"),
     ]
     for what, error, name, change, signer in changes:
-        keys(what, error, [announcement_of(document, name, change, signer), *bodies[1:]])
+        changed, place = announcement_of(document, name, change, signer), int(name[-1])
+        keys(what, error, [*bodies[:place], changed, *bodies[place + 1 :]])
     links = message("link request", {"announcements": bodies})
     rows.add("a link in a plain epoch", me, "announce", "link request", links, "WrongStage")
     later = failing_plans(document) + failing_reveals(document) + failing_later(document)
