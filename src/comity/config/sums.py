@@ -38,7 +38,10 @@ class SecureSumsSection(Section):
         default=1_000, ge=0, le=10**5, description="The most rounds missed between two taken."
     )
     max_unfits: int = Field(
-        default=8, ge=0, le=10**6, description="How often in a run it says that a plan is too fine."
+        default=8,
+        ge=1,
+        le=10**6,
+        description="How often in a run it says that a plan is too fine, before it leaves the run.",
     )
     smallest_range: float = Field(
         default=2.0**-10, gt=0, description="The smallest range of values that a plan may ask for."

@@ -115,7 +115,8 @@ class SumPolicy:
         rings: Rings allowed, in bits.
         max_attempts: The most attempts of one round.
         max_skipped_rounds: The most rounds between two in which the site takes part.
-        max_unfits: How often in one run it says that a plan's range is too small.
+        max_unfits: How often in one run it says that a plan's range is too small; then it takes no
+            further part in the run.
         smallest_range: The smallest range of values that a plan may ask for.
         weight_key: The metric that weighs a contribution.
         max_weight: The largest weight that a plan may ask for.

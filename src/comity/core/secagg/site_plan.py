@@ -21,7 +21,8 @@ def check_plan(member: Member, state: SiteState, spec: RoundSpec) -> None:
         NotAMember: The cohort holds a site that this one shares no key with.
         CohortTooSmall: Too few sites for this site's terms.
         PolicyRefused: Threshold, ring, attempts, range, weight, skipped rounds or hybrid keys
-            break the terms, or a later attempt is finer than an earlier one; names which.
+            break the terms, a later attempt is finer than an earlier one, or too many plans of the
+            run did not fit; names which.
     """
     if member.terms.hybrid and not state.hybrid:
         raise PolicyRefused("this site sums with hybrid keys only", hint="announce a new epoch")
@@ -90,6 +91,13 @@ def _check_numbers(member: Member, spec: RoundSpec) -> None:
 
 def _check_bounds(member: Member, state: SiteState, spec: RoundSpec) -> None:
     terms = member.terms
+    if state.unfits >= terms.max_unfits:
+        # Refused before the app runs: to refuse only what does not fit would say that it does not.
+        raise PolicyRefused(
+            f"this site said {state.unfits} times in this run that a plan does not fit, and takes "
+            "no further part in it",
+            hint="begin a new run, with a larger range",
+        )
     if spec.attempt > terms.max_attempts:
         raise PolicyRefused(f"attempt {spec.attempt}; this site allows {terms.max_attempts}")
     if spec.round_number - state.chain_round > terms.max_skipped_rounds:

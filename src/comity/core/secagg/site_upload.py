@@ -34,7 +34,7 @@ from comity.core.secagg.quantize import (
 from comity.core.secagg.ring import SMALL_RING, limit, words
 from comity.core.secagg.site_state import Member, SiteState, Stage
 from comity.core.secagg.tail import Tail, checksums, encoded, weighted_metric
-from comity.errors import DataError, Malformed, PolicyRefused, WrongStage
+from comity.errors import DataError, Malformed, WrongStage
 
 UPLOAD_RANDOM_BYTES: Final = shamir.SECRET_BYTES + shamir.SEED_BYTES + 32
 _NONCE: Final = bytes(12)
@@ -79,7 +79,6 @@ def contributed(
     Raises:
         WrongStage: No attempt is open.
         DataError: A NaN, an infinity, or arrays that differ from the plan's.
-        PolicyRefused: It does not fit, and the site said so too often in this run.
         Malformed: Not so many random bytes.
     """
     if state.stage != Stage.INVITED:
@@ -93,7 +92,7 @@ def contributed(
     vector: RingVector = np.empty(dimension(spec.plan()), words(spec.ring_bits))
     tail = _quantized(spec, given, rounding, vector)
     if tail is None:
-        return _unfit(member, state, spec)
+        return _unfit(state, spec)
     context = context_of(state.spec, state.binding, given.received, given.names)
     shares = shamir.split(secret, spec.threshold, range(1, len(spec.cohort) + 1), seed)
     moved = replace(
@@ -163,13 +162,7 @@ def _mask(
         apply_streams(target, [*streams, Stream(key(secret, state.context))])
 
 
-def _unfit(member: Member, state: SiteState, spec: RoundSpec) -> tuple[SiteState, Unfit]:
-    if state.unfits >= member.terms.max_unfits:
-        raise PolicyRefused(
-            f"this site said {state.unfits} times in this run that a plan does not fit, and says "
-            "so no more",
-            hint="give the plan a larger range",
-        )
+def _unfit(state: SiteState, spec: RoundSpec) -> tuple[SiteState, Unfit]:
     place = (spec.federation, spec.run, spec.epoch, spec.round_number, spec.attempt)
     return replace(state, stage=Stage.UNFIT, unfits=state.unfits + 1), Unfit(*place)
 

@@ -44,7 +44,7 @@ class SumTerms(Protocol):
 
     @property
     def max_unfits(self) -> int:
-        """How often in one run the site says that a plan does not fit."""
+        """How often in one run the site says that a plan does not fit, before it leaves the run."""
 
     @property
     def smallest_range(self) -> float:
