@@ -287,6 +287,10 @@ def encapsulated(alter: Callable[[list[bytes]], Any]) -> Steps:
     return steps
 
 
+def flipped(body: bytes, place: int) -> bytes:
+    return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+
+
 def rekeyed(signer: str, **changes: Any) -> Steps:
     def alter(bodies: list[bytes]) -> None:
         row = replace(decode(Encapsulation, bodies[0]), **changes)
@@ -316,7 +320,7 @@ HYBRID: dict[str, Row] = {
     "an attempt before the sites are linked": (too_soon, WrongStage, "announce a new epoch"),
     "other announcements after the first": (linked_twice, WrongStage, "wait for others"),
     "a ciphertext altered on the way": (
-        encapsulated(lambda bodies: bodies.append(bodies.pop()[:-1] + b"\0")),
+        encapsulated(lambda bodies: bodies.append(flipped(bodies.pop(), 300))),
         Verification,
         "signature",
     ),
