@@ -55,6 +55,7 @@ from comity.errors import (
 )
 
 VICTIM, COLLUDER, LAST = "s02", "s01", "s04"
+HONEST = ("s00", "s02", "s03", "s04")
 Try = Callable[[], object]
 Steps = Callable[[SecaggRun], Try]
 Row = tuple[Steps, type[ComityError], str]
@@ -587,6 +588,21 @@ def next_attempt(*, unfit: bool = True, **changes: Any) -> Steps:
     return steps
 
 
+def round_before_the_epoch(run: SecaggRun) -> Try:
+    """It was not revealed, but the chains would be those of a later round."""
+    one_round(run).announce(first_round=4).open()
+    message = run.invitation(VICTIM, round_number=3)
+    return lambda: run.to_site(VICTIM, message)
+
+
+def finer_in_a_new_epoch(run: SecaggRun) -> Try:
+    run.announce().open().invite(VICTIM)
+    assert isinstance(run.contribute(VICTIM, arrays=TOO_LARGE), Unfit)
+    run.announce().open(round_number=1, attempt=2)
+    message = run.invitation(VICTIM, tensors=FINER)
+    return lambda: run.to_site(VICTIM, message)
+
+
 FINER = (("w", 6, 21), ("b", 4, 21))
 LOCATE = "is not the plan of the attempt before, or a coarser one throughout"
 PLANS |= {
@@ -600,6 +616,16 @@ PLANS |= {
         next_attempt(tensors=FINER),
         PolicyRefused,
         LOCATE,
+    ),
+    "a finer attempt of the same round in a new epoch": (
+        finer_in_a_new_epoch,
+        PolicyRefused,
+        LOCATE,
+    ),
+    "a round before the first of the epoch": (
+        round_before_the_epoch,
+        WrongStage,
+        "round 3 was revealed before, or is of an older epoch",
     ),
     "a finer attempt after an upload": (
         next_attempt(unfit=False, tensors=FINER),
@@ -1121,6 +1147,23 @@ def complained(
     return steps
 
 
+def complained_before(then: type[Complaint | Reveal]) -> Steps:
+    """Four others answer, so the sum is opened for all that."""
+
+    def steps(run: SecaggRun) -> Try:
+        run.announce().open().upload().close()
+        reply = site.step(
+            run.members[COLLUDER], run.states[COLLUDER], run.requests()[COLLUDER], b""
+        )[1]
+        complaint = Complaint(run.context, VICTIM)
+        run.to_coordinator(COLLUDER, complaint)
+        run.reveal(*HONEST)
+        message = reply if then is Reveal else complaint
+        return lambda: run.to_coordinator(COLLUDER, message)
+
+    return steps
+
+
 def before_close(run: SecaggRun) -> Try:
     run.announce().open().upload()
     return run.requests
@@ -1250,6 +1293,16 @@ SITES: dict[str, Row] = {
         Verification,
         "s01 answers the reveal of another attempt",
     ),
+    "two complaints of one site": (
+        complained_before(Complaint),
+        Replay,
+        "s01 answered the reveal before",
+    ),
+    "an answer after its complaint": (
+        complained_before(Reveal),
+        Replay,
+        "s01 answered the reveal before",
+    ),
     "a complaint after its answer": (
         complained(after=True),
         Replay,
@@ -1314,7 +1367,6 @@ def other_keys(*peers: str) -> Callable[[SecaggRun, Upload], Upload]:
     return alter
 
 
-HONEST = ("s00", "s02", "s03", "s04")
 LIES: dict[str, tuple[Callable[[SecaggRun, Upload], Upload], tuple[str, ...]]] = {
     "another context than the others": (another_context, (COLLUDER,)),
     "another key of a pair": (other_keys(VICTIM), (COLLUDER, VICTIM)),
@@ -1340,6 +1392,18 @@ def test_a_lie_voids_the_attempt_by_name_whoever_uploads_first(
     assert run.close() == Void(Cause.DISAGREE, named)
     left = tuple(name for name in run.names if name not in named)
     assert_sums(run, run.open(attempt=2, cohort=left).complete())
+
+
+def test_who_is_told_other_things_does_not_hide_who_contradicts_another() -> None:
+    run = SecaggRun().announce().open()
+    for name in run.names:
+        changes = {"received": bytes(32)} if name == LAST else {}
+        run.invite(name).contribute(name, **changes)
+    masked = run.masked[COLLUDER]
+    upload = other_keys(VICTIM)(run, masked.upload)
+    run.masked[COLLUDER] = replace(masked, upload=upload)
+    run.upload()
+    assert run.close() == Void(Cause.DISAGREE, (COLLUDER, VICTIM, LAST))
 
 
 def test_where_as_many_say_one_thing_as_another_nobody_is_named() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 from tests.fakes.secagg_run import (
     MODEL,
@@ -30,7 +31,7 @@ from tests.fakes.secagg_run import (
 from comity.core.policy.rule import SumPolicy
 from comity.core.secagg import coordinator, shamir, site, site_upload
 from comity.core.secagg.codec import decode, encode
-from comity.core.secagg.keys import pair_seed, vector_key
+from comity.core.secagg.keys import pair_seed, share_key, vector_key
 from comity.core.secagg.mask import Stream, apply_streams
 from comity.core.secagg.messages import Complaint, Reveal, RevealRequest, Unfit
 from comity.core.secagg.quantize import Rounding, quantize
@@ -550,6 +551,20 @@ def test_a_complaint_opens_nothing_and_the_round_goes_on_without_the_accused() -
     assert {run.states[name].revealed for name in ("s02", "s03", "s04")} == {0}
     run.open(round_number=2, cohort=("s00", "s02", "s03", "s04"))
     assert_sums(run, run.complete())
+
+
+def test_a_dealer_that_seals_another_share_than_it_committed_to_is_complained_of() -> None:
+    run = SecaggRun().announce().open().invite("s01")
+    run.contribute("s01")
+    masked, state, context = run.masked["s01"], run.states["s01"], run.states["s01"].context
+    rows = list(masked.upload.rows)
+    key = share_key(state.chain("s02"), ("s01", "s02"), context, rows[2][1])
+    rows[2] = (AESGCM(key).encrypt(bytes(12), bytes(32), context), *rows[2][1:])
+    run.masked["s01"] = replace(masked, upload=replace(masked.upload, rows=tuple(rows)))
+    run.upload().close()
+    request = run.requests()["s02"]
+    assert run.to_site("s02", request) == Complaint(context, "s01")
+    assert_sums(run, run.reveal("s00", "s01", "s03", "s04").finish())
 
 
 def test_a_dealer_of_shares_that_are_not_of_one_secret_is_named() -> None:

@@ -172,11 +172,14 @@ class SecaggRun:
         at = self.first_round
         return replace(AnnounceRequest("fed", self.run, self.epoch, at, 1, self.hybrid), **changes)
 
-    def announce(self, *, leave_out: tuple[str, ...] = ()) -> SecaggRun:
-        """A new epoch of keys; of a hybrid run only the first exchange."""
+    def announce(self, *, leave_out: tuple[str, ...] = (), first_round: int = 1) -> SecaggRun:
+        """A new epoch of keys, from the round on that is due, or a later one.
+
+        Of a hybrid run only the first exchange.
+        """
         self.epoch += 1
         stand = [max(state.round_number, state.revealed + 1) for state in self.states.values()]
-        self.first_round = max(stand)
+        self.first_round = max(*stand, first_round)
         self.announcements, self.links = {}, {}
         for name in self.names:
             if name not in leave_out:
@@ -304,8 +307,9 @@ class SecaggRun:
             void = self.close()
             if void:
                 return void
+        done = {*self.sum_state.reveals, *self.sum_state.complaints}
         for name in self.sum_state.survivors:
-            if name not in self.sum_state.reveals:
+            if name not in done:
                 self.reveal(name)
         return self.finish()
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.fakes.secagg_run import MODEL, SecaggRun, assert_sums
 
+from comity.core.secagg import quantize as quantize_module
 from comity.core.secagg.mask import Stream, apply_streams
 from comity.core.secagg.quantize import (
     MAX_EXPONENT,
@@ -128,6 +129,15 @@ def test_rounding_by_chance_is_right_in_the_mean_and_never_far() -> None:
     again = np.zeros_like(out)
     quantize(({"a": values}, None), plan, 1.0, limit(16, 4), Rounding(KEY), again)
     np.testing.assert_array_equal(out, again)
+
+
+def test_a_draw_of_zero_takes_up_what_has_a_fraction_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quantize_module, "apply_streams", lambda *_, **__: None)
+    values, out = np.array([3.0, 3.5, -3.0, -3.5, 0.0]), np.zeros(5, np.uint16)
+    quantize(({"a": values}, None), [Tensor("a", 5, 0)], 1.0, 100, Rounding(KEY), out)
+    assert out.view(np.int16).tolist() == [3, 4, -3, -3, 0]
 
 
 def test_every_block_is_rounded_with_draws_of_its_own() -> None:
