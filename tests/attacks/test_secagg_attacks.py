@@ -1155,6 +1155,7 @@ def complained_before(then: type[Complaint | Reveal]) -> Steps:
         reply = site.step(
             run.members[COLLUDER], run.states[COLLUDER], run.requests()[COLLUDER], b""
         )[1]
+        assert isinstance(reply, Reveal)
         complaint = Complaint(run.context, VICTIM)
         run.to_coordinator(COLLUDER, complaint)
         run.reveal(*HONEST)
