@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         client_app,
         read_csv,
         scaled,
+        secure_mean,
         server_app,
         training_plan,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "client_app",
     "read_csv",
     "scaled",
+    "secure_mean",
     "server_app",
     "training_plan",
 ]

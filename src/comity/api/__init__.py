@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comity.adapters.flower.secure_grid import secure_mean
 from comity.adapters.train.linear import LinearTrainer
 from comity.adapters.train.mlp import MlpTrainer
 from comity.adapters.train.privacy import DpSgd
@@ -27,6 +28,7 @@ __all__ = [
     "client_app",
     "read_csv",
     "scaled",
+    "secure_mean",
     "server_app",
     "training_plan",
 ]
