@@ -33,13 +33,24 @@ _PAUSE_S: Final = 0.05
 
 @dataclass(slots=True)
 class MessageCarrier:
-    """Carries one sum's messages over the inner grid; knows sites by what they announced."""
+    """Carries one sum's messages over the inner grid; knows sites by what they announced.
+
+    Attributes:
+        grid: The inner grid.
+        nodes: The node of each site, filled by `announce`.
+        request: One of the app's messages; None where only keys are asked for.
+        content: What the app's messages hold.
+        timeout_s: For uploads and reveals together; None waits.
+        order: Nodes as the app asked them: calls are seeded in this order, so that an app draws
+            the same with and without secure sums.
+    """
 
     grid: Grid
     nodes: dict[str, int]
     request: Message | None
     content: RecordDict
     timeout_s: float | None
+    order: tuple[int, ...] = ()
     _requests: dict[str, str] = field(default_factory=dict)
     _errors: dict[str, Message] = field(default_factory=dict)
 
@@ -71,7 +82,11 @@ class MessageCarrier:
             if body not in contents:
                 contents[body] = RecordDict({**self.content, PROTOCOL: protocol_record(body)})
         names = {self.nodes[name]: name for name in invitations}
-        targets = {self.nodes[name]: contents[body] for name, body in invitations.items()}
+        targets = {
+            node: contents[invitations[names[node]]]
+            for node in dict.fromkeys((*self.order, *names))
+            if node in names
+        }
         kind = self.request.metadata.message_type
         for node, reply in self._exchange(targets, kind, _UPLOAD_PART):
             name = names[node]
