@@ -162,7 +162,7 @@ class SumRun:
             self._round += 1
             attempt = self._round_of(replace(ask, cohort=cohort), scales, epoch, carrier)
             if isinstance(attempt.outcome, SumResult):
-                if attempt.outcome.capped and scales.max_weight < self.settings.terms.max_weight:
+                if attempt.outcome.capped and scales.max_weight < scales.most_weight:
                     scales.widen()
                     self._void(attempt, Void(Cause.CAPPED))
                     continue
