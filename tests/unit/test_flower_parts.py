@@ -59,7 +59,7 @@ def table(context: Context) -> Table:
     return Table(np.zeros((index + 1, 1)), labels, ("x",), ("a", "b"))
 
 
-class Recording:
+class Recording(UnsafeSimulationGate):
     def __init__(self, withheld: PartKind | None = None) -> None:
         self.seen: list[Part] = []
         self.withheld = withheld

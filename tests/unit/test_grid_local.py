@@ -27,7 +27,7 @@ from comity.services.gate import Part, UnsafeSimulationGate
 ServerMain = Callable[[Grid, Context], None]
 
 
-class RuleDoor:
+class RuleDoor(UnsafeSimulationGate):
     """Withholds what its policy does not let out in the clear."""
 
     def __init__(self, policy: SitePolicy) -> None:
