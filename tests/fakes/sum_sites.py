@@ -108,12 +108,16 @@ COORDINATOR_IDENTITY = Identity.from_seed(bytes([250]) * 32)
 
 def root_of(count: int) -> ThrowawayRoot:
     """A roster of so many sites and a coordinator."""
-    identities = {MemberName(SumSite(index).name): SumSite(index).identity for index in range(count)}
+    identities = {
+        MemberName(SumSite(index).name): SumSite(index).identity for index in range(count)
+    }
     members = [(name, Role.SITE) for name in identities]
     identities[COORDINATOR] = COORDINATOR_IDENTITY
     members.append((COORDINATOR, Role.COORDINATOR))
     return throwaway_root_over(FEDERATION, members, identities, (UnsafeCountingRng(9), SetClock()))
 
+
+_ANSWERED = {"announce": "announced", "link": "linked", "invite": "invited", "reveal": "revealed"}
 
 Tamper = Callable[[str, str, Any], Any]
 
@@ -128,8 +132,8 @@ def unchanged(stage: str, name: str, body: Any) -> Any:
 class DirectCarrier:
     """Calls sites in this process; keeps all that left them, and why what stayed stayed.
 
-    `tamper` sees requests as ``announce``, ``link``, ``invite``, ``reveal``, and answers as the
-    same with ``ed`` behind.
+    `tamper` sees requests as ``announce``, ``link``, ``invite``, ``reveal``, and answers as
+    ``announced``, ``linked``, ``invited``, ``revealed``.
     """
 
     sites: Mapping[str, SumSite]
@@ -173,7 +177,7 @@ class DirectCarrier:
                 self.refusals.append((stage, name, error))
                 continue
             self.left.append((stage, name, answer))
-            answer = self.tamper(f"{stage}ed", name, answer)
+            answer = self.tamper(_ANSWERED[stage], name, answer)
             if answer is not None:
                 yield name, answer
 

@@ -143,7 +143,8 @@ class SumRun:
         """Asks the sites for their keys, once a run."""
         if self._epoch is None:
             hybrid = self.settings.hybrid
-            self._epoch = Epoch.begin(self.coordinator, self.run, 1, carrier, hybrid=hybrid)
+            place = (1, self._round + 1)
+            self._epoch = Epoch.begin(self.coordinator, self.run, place, carrier, hybrid=hybrid)
         return self._epoch
 
     def sum(self, ask: SumAsk, carrier: Carrier) -> Sum:
