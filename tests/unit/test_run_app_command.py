@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from comity.cli.run import command
-from comity.errors import ConfigError, PolicyRefused
+from comity.errors import CohortTooSmall, ConfigError
 
 SERVER = """
 import numpy as np
@@ -92,13 +92,24 @@ def test_json_is_one_object(folder: Path) -> None:
     assert (document["replies"], document["dropouts"]) == (4, {})
 
 
-def test_a_policy_that_demands_a_sum_refuses_the_run(folder: Path) -> None:
+def test_a_policy_that_demands_a_sum_gets_one_or_refuses_where_the_sites_are_too_few(
+    folder: Path,
+) -> None:
     policy = folder / "site.toml"
     policy.write_text('name = "north"\n')
-    result = run(folder, "--threads", "--site-policy", policy)
-    assert isinstance(result.exception, PolicyRefused)
-    assert "[train.rules.train] arrays" in result.exception.hint
+    result = run(folder, "--threads", "--site-policy", policy, "--json")
+    assert json.loads(result.stdout)["replies"] == 8
     assert "No site policy" not in result.stderr
+    result = run(folder, "--threads", "--site-policy", policy, "--sites", 2)
+    assert isinstance(result.exception, CohortTooSmall)
+
+
+@pytest.mark.parametrize("ring", [16, 32])
+def test_secure_sums_what_the_sites_reply(folder: Path, ring: int) -> None:
+    result = run(folder, "--threads", "--secure", "--ring", ring, "--json")
+    assert json.loads(result.stdout)["replies"] == 8
+    result = run(folder, "--threads", "--secure", "--sites", 2)
+    assert isinstance(result.exception, CohortTooSmall)
 
 
 def test_a_policy_that_lets_arrays_out_goes_through_each_sites_gate(folder: Path) -> None:

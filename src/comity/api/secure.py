@@ -81,11 +81,12 @@ class SecureAggregation:
             coordinating_member,
         )
 
-        check_strategy(strategy)
+        settings = settings or SumSettings()
+        check_strategy(strategy, settings.terms.weight_key)
         folder = Path(members)
         folder = folder if folder.name == COORDINATOR else folder / COORDINATOR
         self._strategy = strategy
-        self._parts = coordinating_member(folder, settings or SumSettings())
+        self._parts = coordinating_member(folder, settings)
 
     def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Result:  # noqa: ANN401 - as Strategy.start
         """Runs the strategy; arguments as of flwr's ``Strategy.start``.

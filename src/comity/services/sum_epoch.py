@@ -74,21 +74,31 @@ class Epoch:
         cls,
         coordinator: Coordinator,
         run: RunId,
-        number: int,
+        place: tuple[int, int],
         carrier: KeyCarrier,
         *,
         hybrid: bool,
     ) -> Epoch:
-        """Asks all sites for fresh keys; one whose keys do not hold is left out."""
-        roster = coordinator.roster
-        request = AnnounceRequest(roster.federation, run, number, 1, roster.version, int(hybrid))
+        """Asks all sites for fresh keys; one whose keys do not hold is left out.
+
+        Args:
+            coordinator: Who asks.
+            run: The run.
+            place: The epoch, above any before it, and its first round, above any revealed.
+            carrier: Carries the requests.
+            hybrid: Keys with ML-KEM-768 too.
+        """
+        roster, (number, first) = coordinator.roster, place
+        request = AnnounceRequest(
+            roster.federation, run, number, first, roster.version, int(hybrid)
+        )
         said = _checked(carrier.announce(encode(request)), coordinator, request)
         bodies = tuple(said.values())
         rows: dict[str, list[bytes]] = {name: [] for name in said}
         sites = frozenset(said)
         if hybrid:
             links = carrier.link(encode(LinkRequest(bodies)))
-            sites = frozenset(_sort_rows(links, rows)) & sites
+            sites = frozenset(_sort_rows(links, rows, binding_of(bodies)))
         return cls(number, said, rows, binding_of(bodies), sites)
 
     def introduction(self, site: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
@@ -128,7 +138,13 @@ def _check(
         encapsulated(said.mlkem)
 
 
-def _sort_rows(links: Mapping[str, bytes], rows: dict[str, list[bytes]]) -> list[str]:
+def _sort_rows(
+    links: Mapping[str, bytes], rows: dict[str, list[bytes]], binding: bytes
+) -> list[str]:
+    """Sorts encapsulations by receiver; who brought one for each higher site takes part.
+
+    A site that left one out would else take its receiver's part in each sum with it.
+    """
     answered = []
     for site in sorted(links):
         try:
@@ -136,8 +152,10 @@ def _sort_rows(links: Mapping[str, bytes], rows: dict[str, list[bytes]]) -> list
             mine = [(decode(Encapsulation, body), body) for body in link.encapsulations]
         except ProtocolError:
             continue
+        brought = [(row.sender, row.receiver, row.binding) for row, _ in mine]
+        if brought != [(site, name, binding) for name in sorted(rows) if name > site]:
+            continue
         answered.append(site)
         for row, body in mine:
-            if row.sender == site and row.receiver in rows:
-                rows[row.receiver].append(body)
+            rows[row.receiver].append(body)
     return answered

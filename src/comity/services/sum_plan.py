@@ -134,6 +134,7 @@ class Scales:
         magnitudes: The largest value expected of each tensor.
         coarser: Powers of two by which earlier plans turned out too fine.
         max_weight: The largest weight.
+        most_weight: What it never passes, as sites would refuse a plan with more.
         names: The app's words for what is summed, once they are known.
     """
 
@@ -141,6 +142,7 @@ class Scales:
     max_weight: int
     coarser: int = 0
     names: tuple[str, ...] = ()
+    most_weight: int = 1 << _MAX_WEIGHT_BITS
 
     def exponents(self, ring_bits: int, sites: int) -> list[int]:
         """The power of two of each tensor."""
@@ -153,16 +155,19 @@ class Scales:
         found = mean_magnitudes(total, spec.plan(), result.share)
         if any(found):
             self.magnitudes = [float(value) for value in found]
-        self.max_weight = _weight_for(result.weight / len(result.survivors))
+        weight = _weight_for(result.weight / len(result.survivors))
+        self.max_weight = min(weight, self.most_weight)
 
     def widen(self) -> None:
         """Makes room for weights that were cut."""
-        self.max_weight = min(self.max_weight << 8, 1 << _MAX_WEIGHT_BITS)
+        self.max_weight = min(self.max_weight << 8, self.most_weight)
 
 
 def first_scales(magnitudes: Sequence[float], settings: SumSettings) -> Scales:
     """What the first plan of a kind follows: the model's own magnitudes."""
-    return Scales([float(value) for value in magnitudes], settings.first_max_weight)
+    most = 1 << min(settings.terms.max_weight.bit_length() - 1, _MAX_WEIGHT_BITS)
+    weight = min(settings.first_max_weight, most)
+    return Scales([float(value) for value in magnitudes], weight, most_weight=most)
 
 
 def shifted(exponents_before: Sequence[int], ring_bits: int) -> list[int]:

@@ -153,7 +153,8 @@ class SumRun:
         """Asks the sites for their keys, once a run."""
         if self._epoch is None:
             hybrid = self.settings.hybrid
-            self._epoch = Epoch.begin(self.coordinator, self.run, 1, carrier, hybrid=hybrid)
+            place = (1, self._round + 1)
+            self._epoch = Epoch.begin(self.coordinator, self.run, place, carrier, hybrid=hybrid)
         return self._epoch
 
     def sum(self, ask: SumAsk, carrier: Carrier) -> Sum:
@@ -172,7 +173,7 @@ class SumRun:
             self._round += 1
             attempt = self._round_of(replace(ask, cohort=cohort), scales, epoch, carrier)
             if isinstance(attempt.outcome, SumResult):
-                if attempt.outcome.capped and scales.max_weight < self.settings.terms.max_weight:
+                if attempt.outcome.capped and scales.max_weight < scales.most_weight:
                     scales.widen()
                     self._void(attempt, Void(Cause.CAPPED))
                     continue

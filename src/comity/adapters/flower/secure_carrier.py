@@ -33,7 +33,18 @@ _PAUSE_S: Final = 0.05
 
 @dataclass(slots=True)
 class MessageCarrier:
-    """Carries one sum's messages over the inner grid; knows sites by what they announced."""
+    """Carries one sum's messages over the inner grid; knows sites by what they announced.
+
+    Attributes:
+        grid: The inner grid.
+        nodes: The node of each site, filled by `announce`.
+        request: One of the app's messages.
+        content: What the app's messages hold.
+        timeout_s: For uploads and reveals together; None waits.
+        in_band: Messages of the protocol travel as the app's own type.
+        order: Nodes as the app asked them: calls are seeded in this order, so that an app draws
+            the same with and without secure sums.
+    """
 
     grid: Grid
     nodes: dict[str, int]
@@ -41,6 +52,7 @@ class MessageCarrier:
     content: RecordDict
     timeout_s: float | None
     in_band: bool = False
+    order: tuple[int, ...] = ()
     _requests: dict[str, str] = field(default_factory=dict)
     _errors: dict[str, Message] = field(default_factory=dict)
 
@@ -70,7 +82,11 @@ class MessageCarrier:
             if body not in contents:
                 contents[body] = RecordDict({**self.content, PROTOCOL: protocol_record(body)})
         names = {self.nodes[name]: name for name in invitations}
-        targets = {self.nodes[name]: contents[body] for name, body in invitations.items()}
+        targets = {
+            node: contents[invitations[names[node]]]
+            for node in dict.fromkeys((*self.order, *names))
+            if node in names
+        }
         kind = self.request.metadata.message_type
         for node, reply in self._exchange(targets, kind, _UPLOAD_PART):
             name = names[node]
@@ -123,17 +139,19 @@ class MessageCarrier:
         ]
         ids = list(self.grid.push_messages(messages))
         waiting = set(ids)
-        while waiting and time.monotonic() < deadline:
-            asked = time.monotonic()
-            replies = list(self.grid.pull_messages(waiting))
-            for reply in replies:
-                waiting.discard(reply.metadata.reply_to_message_id)
-                yield reply.metadata.src_node_id, reply
-            if not replies and time.monotonic() - asked < _PAUSE_S:
-                time.sleep(_PAUSE_S)
-        abandon: Callable[[Iterable[str]], None] | None = getattr(self.grid, "abandon", None)
-        if waiting and abandon is not None:
-            abandon(waiting)
+        try:
+            while waiting and time.monotonic() < deadline:
+                asked = time.monotonic()
+                replies = list(self.grid.pull_messages(waiting))
+                for reply in replies:
+                    waiting.discard(reply.metadata.reply_to_message_id)
+                    yield reply.metadata.src_node_id, reply
+                if not replies and time.monotonic() - asked < _PAUSE_S:
+                    time.sleep(_PAUSE_S)
+        finally:
+            abandon: Callable[[Iterable[str]], None] | None = getattr(self.grid, "abandon", None)
+            if waiting and abandon is not None:
+                abandon(waiting)
 
 
 def type_of(message: Message) -> str:

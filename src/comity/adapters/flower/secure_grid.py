@@ -123,7 +123,7 @@ class SecureGrid(Grid):
         Raises:
             StrategyRefused: It would get the mean where it needs single replies.
         """
-        check_strategy(strategy)
+        check_strategy(strategy, self._weight_key)
         self._admitted = True
         try:
             yield
@@ -134,19 +134,20 @@ class SecureGrid(Grid):
         """Sums the replies to equal messages: one reply with the weighted mean, then errors.
 
         Raises:
-            StrategyRefused: The messages differ in content or type.
+            StrategyRefused: There are no messages, or they differ in content or type.
             CohortTooSmall: Too few sites for a secure sum.
             UnavailableError: No attempt gave a sum.
         """
         started = time.monotonic()
-        first = messages[0]
         content, received = _same_content(messages)
+        first = messages[0]
         kind = first.metadata.message_type
         if not self._nodes:
             self._sums.begin(self._carrier(first, RecordDict(), timeout))
         nodes = {name: node for name, node in self._nodes.items() if node in _receivers(messages)}
         reference = _reference(content) if kind.split(".", 1)[0] == "train" else {}
         carrier = self._carrier(first, content, timeout)
+        carrier.order = tuple(message.metadata.dst_node_id for message in messages)
         summed = self._sums.sum(SumAsk(kind, tuple(nodes), reference, received), carrier)
         answered = summed.result.survivors
         request = next(m for m in messages if m.metadata.dst_node_id == nodes[answered[0]])
@@ -212,6 +213,8 @@ def _receivers(messages: Sequence[Message]) -> set[int]:
 
 
 def _same_content(messages: Sequence[Message]) -> tuple[RecordDict, bytes]:
+    if not messages:
+        raise StrategyRefused("no messages, so no mean", hint="send one message to each site")
     first = messages[0]
     seen: dict[int, bytes] = {}
     for message in messages:

@@ -42,8 +42,12 @@ class Admitting(Protocol):
         """Checks `strategy` and lets its exchanges through while it runs."""
 
 
-def check_strategy(strategy: Strategy) -> None:
+def check_strategy(strategy: Strategy, weight_key: str) -> None:
     """Checks that one reply, the weighted mean, gives `strategy` the right result.
+
+    Args:
+        strategy: The strategy.
+        weight_key: The metric that the sum weighs by.
 
     Raises:
         StrategyRefused: It is not known to be of that kind; says which part of it is not.
@@ -56,8 +60,9 @@ def check_strategy(strategy: Strategy) -> None:
             "secure sum gives it the mean alone",
             hint=_WAY_OUT,
         )
-    for cls in kind.__mro__[: kind.__mro__.index(known)]:
-        changed = [name for name in vars(cls) if name.startswith(_REDUCING)]
+    own = [vars(cls) for cls in kind.__mro__[: kind.__mro__.index(known)]]
+    for names in (vars(strategy), *own):
+        changed = [name for name in names if name.startswith(_REDUCING)]
         if changed:
             raise StrategyRefused(
                 f"{kind.__name__} changes {', '.join(changed)} of {known.__name__}: what it would "
@@ -65,6 +70,12 @@ def check_strategy(strategy: Strategy) -> None:
                 hint=_WAY_OUT,
             )
     _check_callbacks(strategy)
+    weighed = getattr(strategy, "weighted_by_key", weight_key)
+    if weighed != weight_key:
+        raise StrategyRefused(
+            f"{kind.__name__} weighs by {weighed!r}, and secure sums of this run by {weight_key!r}",
+            hint=f"leave weighted_by_key out, and return the weight as {weight_key}",
+        )
 
 
 def _check_callbacks(strategy: Strategy) -> None:

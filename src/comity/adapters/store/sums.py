@@ -18,6 +18,18 @@ from comity.errors import DataError, UnavailableError
 from comity.ports import KeptContribution, KeptSum, SealedUpload
 
 MAX_RUNS: Final = 64
+# What zipfile, NumPy and json raise over bytes that were altered; RuntimeError where a flag then
+# says that the file is encrypted or of a method that Python lacks.
+_DAMAGES: Final = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 _STATE: Final = "state"
 _HEADER: Final = "header"
 _VECTOR: Final = "vector"
@@ -69,7 +81,7 @@ class FileSumStore:
         try:
             with np.load(io.BytesIO(body), allow_pickle=False) as found:
                 return _read(dict(found))
-        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+        except _DAMAGES as error:
             raise DataError(
                 f"{path} is damaged: {error}",
                 hint="remove it: the site then takes part again in the run's next epoch",
