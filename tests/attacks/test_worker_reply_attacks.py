@@ -97,6 +97,11 @@ def unsealed() -> list[int]:
     return [fd]
 
 
+def unreadable() -> list[int]:
+    (fd,) = sealed()
+    return [os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)]
+
+
 def huge() -> list[int]:
     return [os.dup(create_segment(OWN, 2 * LIMIT).fd)]
 
@@ -128,6 +133,21 @@ ATTACKS: dict[str, Callable[[], Sent]] = {
     "state in a segment of the coordinator": lambda: frame(state_segment=1),
     "an error of another form": lambda: frame(app_error=7),
     "an error code that is no number": lambda: frame(app_error=["x", "y"]),
+    "an error code that is a fraction": lambda: frame(app_error=[2.5, "y"]),
+    "an error code without end": lambda: (
+        frame()[0].replace(b'"call": 1', b'"call": 1, "app_error": [Infinity, "y"]'),
+        [],
+    ),
+    "an error code that is a truth": lambda: frame(app_error=[True, "y"]),
+    "a record as an error code": lambda: frame(app_error=[1 << 31, "y"]),
+    "an error text that is no text": lambda: frame(app_error=[2, ["y"]]),
+    "that it refuses, in the middle of a run": lambda: (b'{"refused": "no", "hint": "x"}', []),
+    "that it is ready, a second time": lambda: (b'{"ready": true}', []),
+    "a number beyond all numbers": lambda: frame(content=[["m", "metrics", [["x", "1e999"]]]]),
+    "a shape beyond all shapes": lambda: frame(
+        content=[["a", "arrays", [["x", "float64", [1.5], "numpy.ndarray", 0, 0]]]]
+    ),
+    "memory that cannot be read": lambda: frame(unreadable, segments=[OWN]),
     "a frame beyond the limit": lambda: (b'{"x": "' + b"x" * LIMIT + b'"}', []),
 }
 
@@ -141,6 +161,21 @@ def test_a_worker_that_sends(attack: str, crew: ProcessCrew, puppet: Puppet) -> 
     assert [(done.number, done.outcome) for done in finished] == [
         (1, AppFailure("Malformed", crashed=True))
     ]
+    assert puppet.processes[0].returncode is not None
+
+
+def test_a_worker_that_sends_a_frame_which_is_no_file(crew: ProcessCrew, puppet: Puppet) -> None:
+    asked(crew, puppet)
+    read, write = os.pipe()
+    socket.send_fds(puppet.far[0], [b"f"], [read])
+    assert [done.outcome for done in crew.wait(10.0)] == [AppFailure("Malformed", crashed=True)]
+    os.close(read)
+    os.close(write)
+
+
+def test_a_worker_that_answers_before_it_is_ready(crew: ProcessCrew, puppet: Puppet) -> None:
+    send_frame(puppet.far[0], frame()[0])
+    crew.wait(10.0)
     assert puppet.processes[0].returncode is not None
 
 

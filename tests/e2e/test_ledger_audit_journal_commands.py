@@ -94,7 +94,7 @@ def test_audit_show_tells_each_record_in_a_sentence(state: Path) -> None:
         "let the first output of data set patients leave.",
         "spent 1 x discrete gaussian 2.0 (poisson 0.1) of reservation",
         "gave coordinator arrays 'model' (25 bytes, private by record), arrays 'big' (1.2 MB,",
-        "no privacy claim) for run 17, round 4 (train).",
+        "no record-level claim) for run 17, round 4 (train).",
         "gave analyst passage 'p1'",
         "in a fetch exchange; withheld passage 'p3' (collections.guidelines.max_passages_per",
     ]:

@@ -48,6 +48,8 @@ filter-order = 8.0
 [train]
 trusted-trainers = ["{DIGEST}"]
 max-reply-bytes = 1_000_000
+max-metrics = 8
+unclaimed = "plain"
 [train.rules.train]
 arrays = "plain"
 metrics = "withhold"
@@ -110,6 +112,7 @@ def test_a_whole_site_file_becomes_a_policy(write: Callable[[str], Path], tmp_pa
     assert policy.train.trusted_trainers == {AppDigest(DIGEST)}
     assert policy.train.site_noise == SiteNoise(1.0, 0.5)
     assert policy.train.max_reply_bytes == 1_000_000
+    assert (policy.train.max_metrics, policy.train.unclaimed) == (8, Rule.PLAIN)
     name = CollectionName("guidelines")
     assert policy.collections == {
         name: CollectionPolicy(
@@ -237,6 +240,8 @@ FAULTS = [
     ),
     ("[train]\nmax-reply-bytes = 0", "train.max-reply-bytes", "is 0, and must be at least 1"),
     ("[train]\nmax_reply_bytes = 9", "train.max_reply_bytes", "did you mean max-reply-bytes?"),
+    ("[train]\nmax-metrics = 0", "train.max-metrics", "is 0, and must be at least 1"),
+    ('[train]\nunclaimed = "sum"', "train.unclaimed", "is `sum` (write withhold or plain)"),
     ('[train]\ntrusted-trainers = ["x"]', "train.trusted-trainers.0", "`sha256:` and 64 digits"),
     ('[train.rules.trian]\narrays = "plain"', "train.rules.trian", "did you mean train?"),
     ('[train.rules.train]\narray = "plain"', "train.rules.train.array", "did you mean arrays?"),

@@ -200,7 +200,7 @@ def test_a_message_to_a_node_that_does_not_exist_is_an_error_of_the_server() -> 
         ("query.fail", 2, "SystemExit"),
         ("query.nothing", 2, "TypeError"),
         ("query.unknown", 2, "ValueError"),
-        ("query.refuse", 99, "planted reason"),
+        ("query.refuse", 2, "planted reason"),
     ],
 )
 def test_a_failed_call_is_an_error_reply(kind: str, code: int, reason: str) -> None:

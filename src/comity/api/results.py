@@ -23,8 +23,9 @@ class SiteReport:
         site: The site.
         released_bytes: Bytes that left it for this run, from its audit chain.
         released_parts: Parts that left it for this run, from its audit chain.
-        unprotected_parts: Of these, parts that are neither single figures nor arrays under a
-            privacy claim: the only ones in which a record could have left as it is.
+        unprotected_parts: Of these, parts that are neither arrays under a privacy claim nor scalar
+            metrics of a trainer that the site trusts: the only ones in which a record could have
+            left as it is.
         budget: How the data set's budget stands; None where the policy has none.
     """
 

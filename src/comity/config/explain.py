@@ -165,10 +165,19 @@ def _train(site: SiteFile) -> Iterator[Statement]:
     if trusted:
         text = f"The record-level privacy claim of {', '.join(trusted)} is believed."
     yield Statement("train.trusted-trainers", text, written=bool(trusted))
+    given = _written(site.train)
+    bare = policy.unclaimed is Rule.PLAIN
+    text = "Arrays of a data set with a budget leave only under a privacy claim that spends of it."
+    if bare:
+        text = (
+            "Arrays leave without a privacy claim also from a data set with a budget: its ledger "
+        )
+        text += "does not count them."
+    yield Statement("train.unclaimed", text, written="unclaimed" in given, open=bare)
     text = f"A reply of more than {policy.max_reply_bytes} bytes is refused."
-    yield Statement(
-        "train.max-reply-bytes", text, written="max_reply_bytes" in _written(site.train)
-    )
+    yield Statement("train.max-reply-bytes", text, written="max_reply_bytes" in given)
+    text = f"A reply of more than {_count(policy.max_metrics, 'scalar metric')} is refused."
+    yield Statement("train.max-metrics", text, written="max_metrics" in given)
 
 
 def _fate(rule: Rule, kind: PartKind, policy: TrainPolicy) -> str:

@@ -132,6 +132,12 @@ class PartRules(Section):
     )
 
 
+def _unclaimed(rule: Rule) -> Rule:
+    if rule is Rule.SUM:
+        raise wrong("is `sum`", "write withhold or plain")
+    return rule
+
+
 class TrainSection(Section):
     """`[train]`: what training apps may release."""
 
@@ -146,8 +152,16 @@ class TrainSection(Section):
     site_noise: SiteNoiseSection | None = Field(
         default=None, description="Clip and noise by the gate itself, for any app."
     )
+    unclaimed: Annotated[Rule, Strict(strict=False), AfterValidator(_unclaimed)] = Field(
+        default=Rule.WITHHOLD,
+        description="Arrays without a privacy claim from a data set with a budget: `withhold` or "
+        "`plain`, beside the budget.",
+    )
     max_reply_bytes: int = Field(
         default=2**31, ge=1, le=2**40, description="The most bytes of one reply."
+    )
+    max_metrics: int = Field(
+        default=64, ge=1, le=10**4, description="The most scalar metrics of one reply."
     )
 
     def policy(self) -> TrainPolicy:
@@ -163,7 +177,9 @@ class TrainSection(Section):
             rules=MappingProxyType(rules),
             trusted_trainers=frozenset(map(AppDigest, self.trusted_trainers)),
             site_noise=SiteNoise(noise.clip_norm, noise.noise_multiplier) if noise else None,
+            unclaimed=self.unclaimed,
             max_reply_bytes=self.max_reply_bytes,
+            max_metrics=self.max_metrics,
         )
 
 

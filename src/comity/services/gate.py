@@ -21,7 +21,15 @@ from comity.core.policy.decide import policy_record, protections_off
 from comity.core.policy.rule import SitePolicy
 from comity.core.privacy.event import Plan
 from comity.core.privacy.ledger import Freed
-from comity.errors import Malformed, PolicyRefused, Replay
+from comity.errors import (
+    ComityError,
+    DataError,
+    Malformed,
+    PolicyRefused,
+    RefusedError,
+    Replay,
+    WrongStage,
+)
 from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
 from comity.ids import DatasetName, FederationName, ReservationId, SiteName
 from comity.ports import (
@@ -38,8 +46,8 @@ from comity.release import Released, Withheld, claim_seal
 from comity.services.books import EXCHANGE, POLICY, Answered, parts_of, record_body
 from comity.services.custody import Custody, Note
 from comity.services.ledger import Admission, BudgetState, budget_of, budget_state, reserved
-from comity.services.parts import Part, Weighed, request_tag, weigh, within_quotas
-from comity.services.spend import Spender
+from comity.services.parts import Part, Weighed, refused, request_tag, weigh, within_quotas
+from comity.services.spend import Spender, Spending
 
 __all__ = [
     "BudgetState",
@@ -55,6 +63,8 @@ __all__ = [
 _SEAL: Final = claim_seal(__name__)
 _TAG_KEY: Final = b"comity/request-tag/v1"
 _SALT_BYTES: Final = 16
+_RECORDED: Final = (DataError, RefusedError, Malformed, WrongStage)
+"""Refusals of a reply that are records themselves."""
 
 
 class Door(Protocol):
@@ -155,7 +165,8 @@ class Gate:
         """Decides on each part, spends, protects, records, and returns what may leave.
 
         All parts of an exchange are one transaction. The same exchange with the same content again
-        gives the same answer and costs nothing.
+        gives the same answer and costs nothing. A reply that is refused as a whole is recorded,
+        and what a trusted trainer says it cost is spent, before the error is raised.
 
         Args:
             exchange: What is asked, by whom.
@@ -166,8 +177,9 @@ class Gate:
             For each part, in order, a `Released` or a `Withheld`.
 
         Raises:
-            DataError: A number is NaN or infinite, or a value has no encoding.
-            Malformed: A name or id of the exchange is too long.
+            DataError: A number is NaN or infinite, a value has no encoding, or arrays or names are
+                not those that may leave.
+            Malformed: A name or id of the exchange is too long; or a part's own fault.
             PolicyRefused: The reply is too large, or it claims what the policy does not allow.
             BudgetExhausted: More ran than was reserved.
             JournalBehind: The journal is behind its head.
@@ -176,13 +188,12 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_size(exchange, parts)
-            weighed = weigh(self._policy, exchange, parts)
-            request = request_tag(self._tag_key, exchange, weighed)
-            answered = self._custody.books.answered(exchange.exchange)
-            if answered is not None:
-                return self._again(exchange, weighed, request, answered)
-            return self._release_new(exchange, weighed, request, note)
+            self._check_names(exchange)
+            try:
+                return self._decide(exchange, parts, note)
+            except _RECORDED as error:
+                self._refuse(exchange, parts, error)
+                raise
 
     def reserve(self, dataset: DatasetName, plan: Plan, *, purpose: str) -> ReservationId:
         """Reserves a whole plan before any of it runs.
@@ -279,14 +290,36 @@ class Gate:
             self._record_policy()
             return self._custody.head()
 
-    def _release_new(
-        self, exchange: Exchange, weighed: Sequence[Weighed], request: str, note: str
+    def _decide(
+        self, exchange: Exchange, parts: Sequence[Part], note: str
     ) -> tuple[Released[Any] | Withheld, ...]:
+        self._check_count(parts)
+        weighed = weigh(self._policy, exchange, parts)
+        request = request_tag(self._tag_key, exchange, weighed)
+        answered = self._custody.books.answered(exchange.exchange)
+        if answered is not None:
+            return self._again(exchange, weighed, request, answered)
         books = self._custody.books
         day = books.day_at(self._ports.clock.wall_s())
         quoted = within_quotas(self._policy, exchange, weighed, books, day)
         spent = self._spender.spend(exchange, quoted, books.ledger)
         kept = self._note(note) if note else None
+        return self._commit(exchange, spent, (request, day), kept)
+
+    def _refuse(self, exchange: Exchange, parts: Sequence[Part], error: ComityError) -> None:
+        """Records a refusal, and spends what led to it: an asker may learn from either."""
+        books = self._custody.books
+        if books.answered(exchange.exchange) is not None:
+            return
+        stayed = refused(parts[: self._limits.max_parts], error)
+        spent = self._spender.spend_refused(exchange, stayed, books.ledger)
+        request = request_tag(self._tag_key, exchange, stayed)
+        self._commit(exchange, spent, (request, books.day_at(self._ports.clock.wall_s())), None)
+
+    def _commit(
+        self, exchange: Exchange, spent: Spending, taken: tuple[str, int], kept: Note | None
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        request, day = taken
         record: Mapping[str, object] = {
             "exchange": exchange.exchange,
             "asker": exchange.asker,
@@ -332,12 +365,14 @@ class Gate:
                 )
         return tuple(outcomes)
 
-    def _check_size(self, exchange: Exchange, parts: Sequence[Part]) -> None:
+    def _check_names(self, exchange: Exchange) -> None:
         for name in ("exchange", "asker", "message_type", "run", "dataset"):
             if len(getattr(exchange, name)) > self._limits.max_name_chars:
                 raise Malformed(
                     f"{name} of an exchange is longer than {self._limits.max_name_chars} characters"
                 )
+
+    def _check_count(self, parts: Sequence[Part]) -> None:
         if len(parts) > self._limits.max_parts:
             raise PolicyRefused(
                 f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"

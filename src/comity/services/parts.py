@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from comity.core.chain.canonical import encode
@@ -24,14 +24,22 @@ from comity.core.policy.decide import (
 from comity.core.policy.rule import CollectionPolicy, PartKind, SitePolicy
 from comity.core.privacy.event import Plan, Spend
 from comity.core.privacy.ledger import plan_record
-from comity.errors import PolicyRefused
+from comity.errors import ComityError, PolicyRefused
 from comity.ids import AppDigest, CollectionName, ReservationId
 from comity.ports import Arrays, Exchange
 from comity.services.books import Books
-from comity.services.protect import checked_finite, checked_like, only_class_name, shortened
+from comity.services.protect import (
+    checked_finite,
+    checked_like,
+    checked_name,
+    count_metrics,
+    only_class_name,
+    shortened,
+)
 
 NO_CLAIM: Final = "none"
 
+_FIGURES: Final = frozenset({PartKind.ARRAYS, PartKind.METRICS})
 _NOTHING: Final = Content("", 0)
 _MAX_NAME: Final = 200
 
@@ -51,6 +59,8 @@ class Part:
             and dtypes, and the gate's noise bounds the difference from them.
         trainer: Digest of the trainer that ran; None where it is not known.
         collection: The collection of scores, counts and passages; the exchange's own by default.
+        fault: Why the part cannot be read; where it could leave, or where the part is an error,
+            the whole reply is refused for it.
     """
 
     kind: PartKind
@@ -61,6 +71,7 @@ class Part:
     reference: Arrays | None = None
     trainer: AppDigest | None = None
     collection: str = ""
+    fault: ComityError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,7 @@ class Weighed:
         value: What leaves if it leaves.
         content: Digest and size of `value`; empty where it stays.
         claim: The privacy claim that stands for it: ``none`` or the unit it protects.
+        trusted: Whether a trainer made it that the site's policy trusts.
     """
 
     part: Part
@@ -80,6 +92,7 @@ class Weighed:
     value: Any = None
     content: Content = _NOTHING
     claim: str = NO_CLAIM
+    trusted: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -99,6 +112,7 @@ class Weighed:
             "size_bytes": self.content.size_bytes,
             "digest": self.content.digest,
             "claim": self.claim,
+            "trusted": self.trusted,
         }
 
 
@@ -106,11 +120,19 @@ def weigh(policy: SitePolicy, exchange: Exchange, parts: Sequence[Part]) -> list
     """Decides on each part and checks those that may leave.
 
     Raises:
-        DataError: A number is NaN or infinite, a value has no encoding, or arrays differ from those
-            that the round started from.
-        PolicyRefused: Together they are larger than the policy allows.
+        DataError: A number is NaN or infinite, a value has no encoding, arrays differ from those
+            that the round started from, or a name may not leave.
+        PolicyRefused: Together they are larger, or more metrics, than the policy allows.
+        ComityError: A part's own fault.
     """
     weighed = [_weigh_one(policy, exchange, part) for part in parts]
+    metrics = [item for item in weighed if item.leaves and item.part.kind is PartKind.METRICS]
+    count = sum(count_metrics(item.value) for item in metrics)
+    if count > policy.train.max_metrics:
+        raise PolicyRefused(
+            f"a reply of {count} metrics; at most {policy.train.max_metrics} may leave",
+            hint="report fewer, or raise train.max-metrics in the site file",
+        )
     size_bytes = sum(item.content.size_bytes for item in weighed)
     if size_bytes > policy.train.max_reply_bytes:
         raise PolicyRefused(
@@ -118,6 +140,18 @@ def weigh(policy: SitePolicy, exchange: Exchange, parts: Sequence[Part]) -> list
             hint="send less, or raise train.max_reply_bytes in the site file",
         )
     return weighed
+
+
+def refused(parts: Sequence[Part], error: ComityError) -> list[Weighed]:
+    """The parts of a reply that is refused as a whole: all stay, for the error's reason."""
+    decision = Decision(allowed=False, policy=f"refused: {error.code}", reason=error.public)
+    return [
+        Weighed(
+            replace(part, name=part.name[:_MAX_NAME], collection=part.collection[:_MAX_NAME]),
+            decision,
+        )
+        for part in parts
+    ]
 
 
 def within_quotas(
@@ -186,8 +220,12 @@ def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part) -> Weighed:
     else:
         decision = decide_reply(policy.train, exchange.message_type, part.kind)
         terms = None
+    if part.fault is not None and (decision.allowed or part.kind is PartKind.ERROR):
+        raise part.fault
     if not decision.allowed:
         return Weighed(part, decision)
+    if part.kind in _FIGURES:
+        checked_name(part.name)
     value: object = part.value
     if part.kind is PartKind.ERROR:
         value = only_class_name(value)
@@ -196,4 +234,5 @@ def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part) -> Weighed:
     elif part.kind is PartKind.PASSAGE and terms is not None:
         value = shortened(value, terms)
     checked_finite(value, part.name)
-    return Weighed(part, decision, value, content_of(value))
+    trusted = part.trainer in policy.train.trusted_trainers
+    return Weighed(part, decision, value, content_of(value), trusted=trusted)

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from comity.adapters.flower.arrays import own_copy
+from comity.adapters.flower.calls import AppFailure
 from comity.adapters.flower.crew import Call, Crew, Finished
 from comity.adapters.flower.private_names import (
-    NODE_UNAVAILABLE,
     Run,
     name_message,
     reply_to,
@@ -247,8 +247,11 @@ class LocalGrid(Grid):
             self._crew.abandon(late)
         for number in late:
             sent = self._sent.pop(number)
+            # Through the gate, so that the chain tells of it; nobody can pull the reply.
+            late_one = AppFailure("TimeoutError", crashed=True)
             self._count(
-                sent, Outgoing(Error(NODE_UNAVAILABLE, "TimeoutError"), failure="TimeoutError")
+                sent,
+                send_out(sent.site, sent.exchange, sent.call.message, late_one, self._identity.app),
             )
 
     def _arrived(self, done: Finished) -> None:

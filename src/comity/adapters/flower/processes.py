@@ -27,6 +27,8 @@ from comity.errors import ConfigError, Malformed, UnavailableError
 
 IN_HAND: Final = 2
 MAX_FAILED_STARTS: Final = 3
+_CODES: Final = 1 << 31
+"""An app's error code is a 32-bit number, as on Flower's own wire."""
 _METADATA: Final = (
     "run_id",
     "message_id",
@@ -261,10 +263,8 @@ class ProcessCrew:
 
     def _take(self, worker: WorkerProcess, frame: bytes, fds: list[int]) -> list[Finished]:
         reply = parse_frame(frame)
-        if "refused" in reply:
-            raise ConfigError(str(reply["refused"]), hint=str(reply.get("hint", "")))
-        if "ready" in reply:
-            worker.ready, self._failed_starts = True, 0
+        if not worker.ready:
+            self._take_start(worker, reply)
             return []
         if not worker.in_hand or reply.get("call") != worker.in_hand[0]:
             raise Malformed("a worker answered a call that it was not given")
@@ -279,6 +279,13 @@ class ProcessCrew:
         worker.in_hand.popleft()
         del self._calls[number]
         return [Finished(number, outcome)]
+
+    def _take_start(self, worker: WorkerProcess, reply: dict[str, Json]) -> None:
+        if "refused" in reply:
+            raise ConfigError(str(reply["refused"]), hint=str(reply.get("hint", "")))
+        if "ready" not in reply:
+            raise Malformed("a worker answered before it had loaded the app")
+        worker.ready, self._failed_starts = True, 0
 
     def _outcome(self, worker: WorkerProcess, reply: dict[str, Json]) -> Outcome:
         if "failure" in reply:
@@ -301,8 +308,7 @@ def _listed(reply: dict[str, Json], name: str) -> list[object]:
 
 
 def _app_error(document: Json) -> AppError:
-    try:
-        code, reason = document
-        return AppError(int(code), str(reason))
-    except (TypeError, ValueError) as error:
-        raise Malformed("an app's error does not parse") from error
+    match document:
+        case [int(code), str(reason)] if type(code) is int and -_CODES <= code < _CODES:
+            return AppError(code, reason)
+    raise Malformed("an app's error does not parse")

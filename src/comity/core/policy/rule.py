@@ -115,13 +115,24 @@ class TrainPolicy:
             `Rule.SUM`, everything else is `Rule.WITHHOLD`.
         trusted_trainers: Digests of the trainers whose record-level privacy claim is credited.
         site_noise: Clip and noise by the gate itself, for any app; None leaves arrays unnoised.
+        unclaimed: What becomes of arrays without a privacy claim where the data set has a budget:
+            `Rule.WITHHOLD` refuses the reply, `Rule.PLAIN` lets them out beside the budget.
         max_reply_bytes: Bound on one reply.
+        max_metrics: Bound on the scalar metrics of one reply.
     """
 
     rules: Mapping[tuple[str, PartKind], Rule] = field(default_factory=_train_rules)
     trusted_trainers: frozenset[AppDigest] = frozenset()
     site_noise: SiteNoise | None = None
+    unclaimed: Rule = Rule.WITHHOLD
     max_reply_bytes: int = 2**31
+    max_metrics: int = 64
+
+    def __post_init__(self) -> None:
+        if self.unclaimed not in {Rule.WITHHOLD, Rule.PLAIN}:
+            raise ConfigError(
+                f"unclaimed is {self.unclaimed}", hint="set unclaimed to withhold or plain"
+            )
 
     def rule_for(self, message_type: str, kind: PartKind) -> Rule:
         """The rule for one part: exact message type, then its category, then the default."""
