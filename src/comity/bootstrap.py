@@ -48,21 +48,31 @@ def run_flower_app(
         events: Told what happens.
 
     Raises:
-        ConfigError: The app, the overrides or the policy file are wrong.
+        ConfigError: The app, the overrides or the policy file are wrong; or a policy is to hold
+            over an app on threads, and that is not spelled out.
         PolicyRefused: The policy lets parts leave only inside a secure sum, and there is none.
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.sealed import app_for  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
     names = [SiteName(f"site-{number}") for number in range(1, sites + 1)]
-    app = read_app(folder, overrides)
     if policy is None:
         own = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
-        return run_app(app, own, settings, events)
-    with contextlib.ExitStack() as journals:
-        return run_app(app, _guarded_sites(names, policy, journals, events), settings, events)
+        return run_app(read_app(folder, overrides), own, settings, events)
+    if settings.threads and not settings.unsafe_threads_with_policy:
+        raise ConfigError(
+            "on threads the app shares its process with the sites' gates, so it can reach past "
+            "their policy",
+            hint="leave out --threads, or add --unsafe-threads-with-policy",
+        )
+    with contextlib.ExitStack() as opened:
+        guarded = _guarded_sites(names, policy, opened, events)
+        policies = [site.policy for site in guarded if site.policy]
+        app = opened.enter_context(app_for(folder, overrides, policies))
+        return run_app(app, guarded, settings, events)
 
 
 def run_over_sites(
@@ -85,9 +95,9 @@ def run_over_sites(
         ConfigError: App or overrides are wrong, or a site lacks the data set.
         PolicyRefused: A site's parts leave only inside a secure sum, and there is none.
     """
-    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
-    from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - flwr
     from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.sealed import app_for  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
 
     dataset, reservations = reserved
@@ -110,8 +120,8 @@ def run_over_sites(
                 {"data-path": str(section.path)},
             )
         )
-    with quiet():
-        return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
+    with quiet(), app_for(folder, overrides, [site.policy for site in sites]) as app:
+        return run_app(app, simulated, EngineSettings(seed=seed), events)
 
 
 def _guarded_sites(

@@ -63,6 +63,9 @@ def run(*arguments: Any) -> Any:
     return runner.invoke(command, [str(a) for a in arguments], catch_exceptions=True)
 
 
+UNSAFE_THREADS = ("--threads", "--unsafe-threads-with-policy")
+
+
 def test_help_shows_an_example() -> None:
     result = run("--help")
     assert result.exit_code == 0
@@ -95,7 +98,7 @@ def test_json_is_one_object(folder: Path) -> None:
 def test_a_policy_that_demands_a_sum_refuses_the_run(folder: Path) -> None:
     policy = folder / "site.toml"
     policy.write_text('name = "north"\n')
-    result = run(folder, "--threads", "--site-policy", policy)
+    result = run(folder, *UNSAFE_THREADS, "--site-policy", policy)
     assert isinstance(result.exception, PolicyRefused)
     assert "[train.rules.train] arrays" in result.exception.hint
     assert "No site policy" not in result.stderr
@@ -104,8 +107,17 @@ def test_a_policy_that_demands_a_sum_refuses_the_run(folder: Path) -> None:
 def test_a_policy_that_lets_arrays_out_goes_through_each_sites_gate(folder: Path) -> None:
     policy = folder / "site.toml"
     policy.write_text('name = "north"\n[train.rules.train]\narrays = "plain"\nmetrics = "plain"\n')
-    result = run(folder, "--threads", "--site-policy", policy, "--sites", 2, "--json")
+    result = run(folder, *UNSAFE_THREADS, "--site-policy", policy, "--sites", 2, "--json")
     assert json.loads(result.stdout)["replies"] == 4
+
+
+@pytest.mark.parametrize("option", ["--threads", "--parallel-threads"])
+def test_threads_under_a_policy_are_refused_unless_spelled_out(folder: Path, option: str) -> None:
+    policy = folder / "site.toml"
+    policy.write_text('name = "north"\n')
+    result = run(folder, option, "--site-policy", policy)
+    assert isinstance(result.exception, ConfigError)
+    assert "--unsafe-threads-with-policy" in result.exception.hint
 
 
 def test_an_unknown_key_is_an_error_before_anything_runs(folder: Path) -> None:

@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     "--parallel-threads", is_flag=True, help="Likewise, overlapping: gives determinism up."
 )
 @click.option(
+    "--unsafe-threads-with-policy",
+    is_flag=True,
+    help="Allow threads under a site policy, past which an app can then reach.",
+)
+@click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default."
 )
 @click.option(

@@ -49,6 +49,8 @@ class EngineSettings:
         threads_per_call: Threads that numeric libraries use in one app call.
         max_reply_bytes: Bound on what one app call may answer.
         start_timeout_s: How long importing the app may take, in seconds.
+        unsafe_threads_with_policy: Let the app share the process with gates that keep a policy:
+            then it can reach past them.
     """
 
     threads: bool = False
@@ -58,6 +60,7 @@ class EngineSettings:
     threads_per_call: int = 1
     max_reply_bytes: int = 1 << 31
     start_timeout_s: float = 120.0
+    unsafe_threads_with_policy: bool = False
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_call", "max_reply_bytes"):

@@ -59,7 +59,8 @@ class WorkerProcess:
         numbers = (there.fileno(), os.getpid(), own.start, max_bytes)
         with there:
             process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
-                [sys.executable, "-m", "comity.adapters.flower.worker", *map(str, numbers)],
+                # -P: what lies in the working folder is data, never code
+                [sys.executable, "-P", "-m", "comity.adapters.flower.worker", *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),
                 env=fixed_environment(threads_per_call),
