@@ -62,6 +62,17 @@ def misbehave(deed, calls):
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "sleep":
         time.sleep(60)
+    if deed == "detach":
+        import subprocess
+        with open(os.environ["COMITY_TEST_STRAYS"], "a") as file:
+            print(subprocess.Popen(["sleep", "300"], start_new_session=True).pid, file=file)
+    if deed == "daemon" and os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(os.environ["COMITY_TEST_STRAYS"], "a") as file:
+                print(os.getpid(), file=file)
+            time.sleep(300)
+        os._exit(0)
     if deed == "forge":
         import socket
         ours = socket.socket(fileno=os.dup(int(sys.argv[1])))
@@ -228,6 +239,29 @@ def test_a_site_that_hangs_costs_the_timeout_and_not_the_run(folder: Path, crew:
     assert outcome.dropouts["TimeoutError"] >= 1
     assert outcome.replies >= 3
     assert time.monotonic() - started < 30
+
+
+def test_a_site_that_hangs_takes_no_other_down_while_a_worker_idles(folder: Path) -> None:
+    deed = ("deed='sleep'", "victim=0", "rounds=1", "timeout-s=4.0")
+    outcome = ran(folder, *deed, workers=2)
+    assert outcome.dropouts == {"TimeoutError": 1}
+    assert outcome.replies == 3 + 4
+
+
+@pytest.mark.parametrize("deed", ["detach", "daemon"])
+def test_no_process_of_an_app_outlives_the_run(
+    folder: Path, deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strays = tmp_path / "strays"
+    monkeypatch.setenv("COMITY_TEST_STRAYS", str(strays))
+    own = subprocess.Popen(["sleep", "300"])
+    ran(folder, f"deed='{deed}'", "rounds=2", workers=2)
+    assert own.poll() is None, "what the caller started is the caller's"
+    own.kill()
+    own.wait()
+    pids = set(map(int, strays.read_text().split()))
+    assert len(pids) == 2
+    assert gone(pids)
 
 
 def test_what_an_app_keeps_of_a_message_stays_what_it_was(folder: Path) -> None:

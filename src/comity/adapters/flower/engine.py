@@ -113,7 +113,8 @@ def run_app(
     """Runs a Flower app over simulated sites on this machine.
 
     Guarantees: equal app, sites, seed give equal bits, in worker processes or on threads, however
-    many workers; replies pass their site's door; no process or shared memory outlives the call.
+    many workers; replies pass their site's door; no worker, no shared memory and, on Linux, nothing
+    that an app left running under its worker's environment outlives the call.
 
     Args:
         app: What to run.
