@@ -18,7 +18,7 @@ from comity.adapters.flower.worker_process import fixed_environment
 
 HERE: Final = Path(__file__).parent
 PEERS: Final = HERE.parent / ".venv-peers" / "bin" / "python"
-TIMEOUT_S: Final = 600.0
+TIMEOUT_S: Final = 240.0
 _NOTHING_SENT_HOME: Final = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
