@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -68,10 +69,10 @@ class Work:
 
 @dataclass(slots=True)
 class Timings:
-    """What the runs of one engine took, in seconds.
+    """What the runs of one engine took, in seconds, one value a run.
 
     Attributes:
-        rounds: Each round but a run's first.
+        rounds: The median over all rounds but the first.
         first: From the call that starts a run to the end of its first round.
         command: The same from the start of Python.
         whole: From the start of Python to the end of the last round.
@@ -88,7 +89,12 @@ class Timings:
 
     def median(self, metric: str) -> float:
         """The median of one of the above."""
-        return statistics.median(getattr(self, metric))
+        return float(statistics.median(getattr(self, metric)))
+
+    def ratio(self, peer: Timings, metric: str) -> float:
+        """How many times as long the peer takes: the median over runs that stood side by side."""
+        pairs = zip(getattr(self, metric), getattr(peer, metric), strict=True)
+        return float(statistics.median(theirs / ours for ours, theirs in pairs))
 
 
 class FaultyRunError(Exception):
@@ -134,7 +140,8 @@ def _add(timings: Timings, work: Work, started: float, result: dict[str, Any]) -
     if losses and not losses[-1] < losses[0]:
         raise FaultyRunError(f"{work.name}: the loss went from {losses[0]} to {losses[-1]}")
     ends = rounds["ends"]
-    timings.rounds += [end - begin for begin, end in zip(ends[1:], ends[2:], strict=False)]
+    lengths = [end - begin for begin, end in itertools.pairwise(ends[1:])]
+    timings.rounds.append(statistics.median(lengths))
     timings.first.append(ends[1] - result["started"])
     timings.command.append(ends[1] - started)
     timings.whole.append(ends[-1] - started)

@@ -9,14 +9,11 @@ import json
 import random
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent / "apps" / "cohort"))
-
-from cohort_app.task import Network, fit, load_data
+from apps.cohort.cohort_app.task import Network, fit, load_data
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def fit(network: Network, images: torch.Tensor, labels: torch.Tensor) -> float:
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
     loss = torch.zeros(())
     network.train()
-    for batch in torch.randperm(len(labels)).split(BATCH):
+    for batch in torch.split(torch.randperm(len(labels)), BATCH):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
         loss.backward()  # type: ignore[no-untyped-call]
