@@ -2,8 +2,8 @@
 
 python benchmarks/local_engine.py [--quick] [--json FILE]
 
-The same Flower apps, unmodified, run on each engine in turn; figures are medians over runs. Flower's
-simulation comes from the peers' environment: make peers.
+The same Flower apps, unmodified, run on each engine in turn; figures are medians over runs.
+Flower's simulation comes from the peers' environment: make peers.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fakes.legacy_app import write_legacy_app
 
 from comity.adapters.flower.app_file import read_app
 from comity.adapters.flower.engine import EngineSettings, RunOutcome, run_app
@@ -258,6 +259,16 @@ def test_workers_that_die_while_loading_end_the_run(folder: Path) -> None:
 def test_a_server_that_waits_for_more_sites_than_there_are_is_told_so(folder: Path) -> None:
     with pytest.raises(ConfigError, match="waits for more than the 1 sites"):
         ran(folder, "deed='stay'", sites=1, threads=True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("crew", CREWS)
+def test_an_older_app_that_asks_each_site_from_a_thread_of_its_own_runs_too(
+    tmp_path: Path, crew: str
+) -> None:
+    outcome = ran(write_legacy_app(tmp_path), threads=crew == "threads")
+    assert (outcome.exchanges, outcome.replies, outcome.dropouts) == (24, 24, {})
+    assert outcome.arrays["arrays"]["weights"] == pytest.approx([1.0, -2.0, 3.0], abs=1.0)
 
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:

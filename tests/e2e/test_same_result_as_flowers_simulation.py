@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.fakes.legacy_app import write_legacy_app
 
 from comity.adapters.flower.worker_process import fixed_environment
 from comity.cli.new import write_template
@@ -143,3 +144,9 @@ def test_an_app_whose_replies_are_summed_as_they_arrive_differs_by_rounding_only
         np.testing.assert_allclose(array, peer_arrays[name], rtol=1e-12)
     for name, row in metrics.items():
         assert row == pytest.approx(peer_metrics[name], rel=1e-12)
+
+
+def test_an_older_numpy_client_differs_by_rounding_only(tmp_path: Path) -> None:
+    ((arrays, _), (peer_arrays, _)) = results(write_legacy_app(tmp_path))
+    # Float64; older strategies sum replies as a set of threads gives them, here and there.
+    np.testing.assert_allclose(arrays["weights"], peer_arrays["weights"], rtol=1e-12)
