@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -261,16 +262,6 @@ def test_a_server_that_waits_for_more_sites_than_there_are_is_told_so(folder: Pa
         ran(folder, "deed='stay'", sites=1, threads=True)
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("crew", CREWS)
-def test_an_older_app_that_asks_each_site_from_a_thread_of_its_own_runs_too(
-    tmp_path: Path, crew: str
-) -> None:
-    outcome = ran(write_legacy_app(tmp_path), threads=crew == "threads")
-    assert (outcome.exchanges, outcome.replies, outcome.dropouts) == (24, 24, {})
-    assert outcome.arrays["arrays"]["weights"] == pytest.approx([1.0, -2.0, 3.0], abs=1.0)
-
-
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     program = Path(sys.executable).with_name("comity")
     return subprocess.Popen(
@@ -318,8 +309,6 @@ def test_ctrl_c_ends_the_run_with_130_and_leaves_no_worker_behind(folder: Path) 
 
 
 def test_comity_run_prints_one_json_object_and_the_apps_own_output_elsewhere(folder: Path) -> None:
-    import json  # noqa: PLC0415 - this test alone
-
     run = started(folder, "--json", "--run-config", "rounds=1 size=10", "--seed", "3")
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -347,3 +336,17 @@ def test_the_environment_and_working_folder_are_the_callers(folder: Path, tmp_pa
         check=True,
     )
     assert run.stdout.split() == [str(tmp_path), "planted"]
+
+
+@pytest.mark.parametrize("how", ["--threads", "--workers=2"])
+def test_an_older_app_that_asks_each_site_from_a_thread_of_its_own_runs_too(
+    tmp_path: Path, how: str
+) -> None:
+    run = started(write_legacy_app(tmp_path), how, "--json")
+    try:
+        out, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 0, err
+    document = json.loads(out)
+    assert (document["exchanges"], document["replies"], document["dropouts"]) == (24, 24, {})
