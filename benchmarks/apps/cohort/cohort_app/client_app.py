@@ -1,21 +1,18 @@
 """What a user's device does with the model that it receives."""
 
-import threading
-
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from .task import Network, fit, load_data
 
 app = ClientApp()
-kept = threading.local()
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Trains on this user's images and answers with the new model."""
     images, labels = load_data(int(context.node_config["partition-id"]))
-    network = own_network()
+    network = Network()
     record = message.content["arrays"]
     assert isinstance(record, ArrayRecord)  # noqa: S101 - for the type checker
     network.load_state_dict(record.to_torch_state_dict())
@@ -23,11 +20,3 @@ def train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(labels), "loss": loss})
     content = RecordDict({"arrays": ArrayRecord(network.state_dict()), "metrics": metrics})
     return Message(content=content, reply_to=message)
-
-
-def own_network() -> Network:
-    """One network for all users that this thread trains for, as in the plain loop."""
-    if not hasattr(kept, "network"):
-        kept.network = Network()
-    network: Network = kept.network
-    return network
