@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fakes.legacy_app import write_legacy_app
 
 from comity.adapters.flower.app_file import read_app
 from comity.adapters.flower.engine import EngineSettings, RunOutcome, run_app
@@ -341,8 +343,6 @@ def test_ctrl_c_ends_the_run_with_130_and_leaves_no_worker_behind(folder: Path) 
 
 
 def test_comity_run_prints_one_json_object_and_the_apps_own_output_elsewhere(folder: Path) -> None:
-    import json  # noqa: PLC0415 - this test alone
-
     run = started(folder, "--json", "--run-config", "rounds=1 size=10", "--seed", "3")
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -370,3 +370,17 @@ def test_the_environment_and_working_folder_are_the_callers(folder: Path, tmp_pa
         check=True,
     )
     assert run.stdout.split() == [str(tmp_path), "planted"]
+
+
+@pytest.mark.parametrize("how", ["--threads", "--workers=2"])
+def test_an_older_app_that_asks_each_site_from_a_thread_of_its_own_runs_too(
+    tmp_path: Path, how: str
+) -> None:
+    run = started(write_legacy_app(tmp_path), how, "--json")
+    try:
+        out, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 0, err
+    document = json.loads(out)
+    assert (document["exchanges"], document["replies"], document["dropouts"]) == (24, 24, {})

@@ -83,6 +83,8 @@ class _Sent:
 class LocalGrid(Grid):
     """Carries messages to sites that a `Crew` runs, each reply through its site's gate.
 
+    Calls from several threads take turns: Flower's older strategies ask each site from a thread.
+
     Args:
         run: Flower's description of the run.
         identity: The run's names and seed.
@@ -112,6 +114,7 @@ class LocalGrid(Grid):
         self._refused: dict[str, list[SiteName]] = {}
         self._numbers = 0
         self._thread = threading.get_ident()
+        self._turn = threading.RLock()
         self._polls = 0
         self._polled_s = 0.0
 
@@ -163,10 +166,11 @@ class LocalGrid(Grid):
         listed = list(messages)
         if not listed:
             return []
-        self.tally.exchanges += 1
-        frozen: dict[int, RecordDict] = {}
-        calls = [self._call(message, frozen) for message in listed]
-        self._crew.submit(calls)
+        with self._turn:
+            self.tally.exchanges += 1
+            frozen: dict[int, RecordDict] = {}
+            calls = [self._call(message, frozen) for message in listed]
+            self._crew.submit(calls)
         return [call.message.metadata.message_id for call in calls]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -176,9 +180,11 @@ class LocalGrid(Grid):
             PolicyRefused: Sites release only into a secure sum, and this run has none.
         """
         wanted = list(message_ids)
-        self._gather(wanted, time.monotonic() + _POLL_S)
-        self._check_refusals()
-        found = [self._replies.pop(wanted_id) for wanted_id in wanted if wanted_id in self._replies]
+        with self._turn:
+            self._gather(wanted, time.monotonic() + _POLL_S)
+            self._check_refusals()
+            arrived = [wanted_id for wanted_id in wanted if wanted_id in self._replies]
+            found = [self._replies.pop(wanted_id) for wanted_id in arrived]
         return sorted(found, key=_site_order)
 
     def send_and_receive(
@@ -189,15 +195,16 @@ class LocalGrid(Grid):
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
         """
-        started = time.monotonic()
         sent = list(messages)
-        ids = self.push_messages(sent)
-        self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
-        self._check_refusals()
-        self._abandon(ids)
-        found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
-        if sent:
-            self._finish(sent[0].metadata.message_type, len(sent), found, started)
+        with self._turn:
+            started = time.monotonic()
+            ids = self.push_messages(sent)
+            self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
+            self._check_refusals()
+            self._abandon(ids)
+            found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
+            if sent:
+                self._finish(sent[0].metadata.message_type, len(sent), found, started)
         return sorted(found, key=_site_order)
 
     def _call(self, message: Message, frozen: dict[int, RecordDict]) -> Call:
