@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from comity.core.answer.cite import Citation, check_quoted
-from comity.core.answer.extract import ExtractSettings, Pick, Source, extract
+from comity.core.answer.extract import ExtractSettings, Pick, extract
 from comity.core.answer.ground import GroundSettings, support
 from comity.core.answer.plain import plain
+from comity.core.answer.weigh import Source
 from comity.core.retrieval.fuse import Candidate, fuse
 from comity.core.retrieval.statistics import TermStatistics
 from comity.core.retrieval.text import terms
@@ -230,7 +231,7 @@ class Gateway:
                 text=one.passage.text,
                 context=one.passage.title,
                 score=one.candidate.score / top,
-                coverage=one.candidate.coverage,
+                start=one.passage.start,
             )
             for one in passages
         ]
