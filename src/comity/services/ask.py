@@ -228,6 +228,7 @@ class Gateway:
         sources = [
             Source(
                 site=one.site,
+                document=one.passage.document,
                 text=one.passage.text,
                 context=one.passage.title,
                 score=one.candidate.score / top,

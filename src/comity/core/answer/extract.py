@@ -75,14 +75,11 @@ def extract(
     bar = 0.0
     while left and len(picks) < settings.max_sentences:
         best = min(left, key=lambda one: (-_worth_now(one, given), one.source, one.start))
-        worth = _worth_now(best, given)
-        if worth < bar:
-            break
-        bar = bar or worth * settings.keep_share
+        bar = bar or best.worth * settings.keep_share
         same = [one for one in left if one is best or _alike(one, best) >= settings.near_equal]
         picks.append(_pick(best, same, settings.max_quotes))
         given[best.site] += 1
-        left = [one for one in left if one not in same]
+        left = [one for one in left if one not in same and one.worth >= bar]
     return picks
 
 

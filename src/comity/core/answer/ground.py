@@ -30,8 +30,8 @@ class GroundSettings:
         min_sentence_coverage: Nor does a sentence that holds less.
     """
 
-    min_passage_coverage: float = 0.7
-    min_sentence_coverage: float = 0.3
+    min_passage_coverage: float = 0.65
+    min_sentence_coverage: float = 0.65
 
     def __post_init__(self) -> None:
         for name in ("min_passage_coverage", "min_sentence_coverage"):

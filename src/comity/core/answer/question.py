@@ -18,13 +18,19 @@ _ASKING: Final = """
     use used administered administer apply applied recommended recommend advised advise allowed
     allow permitted permit required require necessary possible performed perform carried carry make
     made start started begin told inform informed find found known want mean means work come came go
-    went put choose chosen advice cause caused reason purpose way method procedure step thing
+    goes went put choose chosen advice cause caused reason purpose way method procedure step thing
     something somebody anyone person kind type sort name exactly currently usually normally please
     right correct best good important dose dosage amount quantity number threshold limit target
     level value time frequency duration interval date drug medicine maximum minimum much least
     first get gets become able soon quickly fast late early have has having keep kept
 """
 """Words that ask rather than name: a document answers without saying them."""
+
+_GENRE: Final = """
+    guideline guidance guide manual rules notes note policy procedure sheet card handbook report
+    routine overview introduction summary short quick training general adult
+"""
+"""What a title says of the kind of document, or of everybody: no topic of its own."""
 
 _MEASURES: Final[tuple[tuple[str, re.Pattern[str], float], ...]] = (
     (r"how (?:often|frequently)|how many times", shape.FREQUENCY, 0.0),
@@ -50,7 +56,7 @@ _MEASURES: Final[tuple[tuple[str, re.Pattern[str], float], ...]] = (
     ),
 )
 _OTHERS: Final[tuple[tuple[str, re.Pattern[str], float], ...]] = (
-    (r"^(?:what|which|how) .*\b(?:drugs?|medicines?|medication|given|treat(?:ed|ment)?)\b", shape.AMOUNT, 0.75),
+    (r"^(?:what|which|how) .*\b(?:drugs?|medicines?|medication|given|treat(?:ed|ment)?)\b", shape.DOSE, 0.75),
     (r"^(?:by )?(?:who|whom|whose)\b", shape.ROLE, 0.6),
     (r"^why\b|\bcauses?\b|\breasons?\b", shape.REASON, 0.75),
     (r"\bwhen\b|what time|which time", shape.MOMENT, 0.75),
@@ -70,8 +76,10 @@ _NARROWED: Final = re.compile(r"\b(?:of|for|in|to|at|on|with|after|before|given|
 _IN_THE_PAST: Final = re.compile(
     r"\b(?:was|were|did|had|happened|went|came)\b", re.IGNORECASE
 )
+_HOW_MANY: Final = re.compile(r"\bhow many (?P<noun>[\w-]+)", re.IGNORECASE)
+_DEED: Final = re.compile(r"\b\w{3,}ed\b", re.IGNORECASE)
 _MEASURE_WORD: Final = re.compile(
-    r"\b(?:temperature|pressure|dose|dosage|cost|price|fee|speed|warm|hot|cold|often)\b",
+    r"\b(?:temperatures?|pressures?|costs?|prices?|fees?|speeds?)\b|(?<=how )\w+(?: away)?",
     re.IGNORECASE,
 )
 
@@ -96,18 +104,34 @@ class Asked:
     Attributes:
         terms: All its terms.
         telling: Those that name what is asked about; all where none does.
+        genre: Words of titles that name no topic.
         shapes: Forms that an answer has.
+        figure: Whether it asks for a figure, which belongs to what its own sentence names.
         action: Whether it asks what to do.
+        deeds: Telling words for what is done, where it is asked how often.
+        counted: Finds the noun that *how many* stands before.
+        quantified: Finds it with a number before it.
         definition: Whether it asks what something is.
         past: Whether it asks for something that happened.
     """
 
     terms: frozenset[str]
     telling: frozenset[str]
+    genre: frozenset[str]
     shapes: tuple[Shape, ...]
+    figure: bool
     action: bool
+    deeds: frozenset[str]
+    counted: re.Pattern[str] | None
+    quantified: re.Pattern[str] | None
     definition: bool
     past: bool
+
+    def counts_nothing(self, sentence: str) -> bool:
+        """Whether a sentence names what is to be counted, without a number."""
+        if not self.counted or not self.quantified:
+            return False
+        return bool(self.counted.search(sentence)) and not self.quantified.search(sentence)
 
 
 def read_question(question: str, analyse: Analyse) -> Asked:
@@ -126,11 +150,21 @@ def read_question(question: str, analyse: Analyse) -> Asked:
     asking = set(analyse(_ASKING))
     if measures:
         asking.update(analyse(" ".join(_MEASURE_WORD.findall(question))))
+    often = bool(measures) and measures[0].pattern is shape.FREQUENCY
+    many = _HOW_MANY.search(question)
+    noun = re.escape(many["noun"].rstrip("s")) if many else ""
     return Asked(
         terms=found,
         telling=found - asking or found,
+        genre=frozenset(analyse(_GENRE)),
         shapes=tuple(measures or others[:1]),
+        figure=bool(measures),
         action=not measures and bool(_WANTS_ACTION.search(question)),
+        deeds=frozenset(analyse(" ".join(_DEED.findall(question)) if often else "")),
+        counted=re.compile(rf"\b{noun}", re.IGNORECASE) if noun else None,
+        quantified=re.compile(rf"\b{shape.NUMERAL}[\s-]+(?:[\w-]+ ){{0,2}}{noun}", re.IGNORECASE)
+        if noun
+        else None,
         definition=bool(_DEFINES.search(question)) and not _NARROWED.search(question),
         past=bool(_IN_THE_PAST.search(question)),
     )

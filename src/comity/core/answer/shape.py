@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_COUNT: Final = (
-    r"(?:\d[\d.,]*|half|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+NUMERAL: Final = (
+    r"(?:\d[\d.,]*|half|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"fifteen|eighteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|dozen|several)"
 )
+_COUNT: Final = rf"(?:an?|{NUMERAL})"
 _TIME_UNIT: Final = r"(?:(?:milli)?seconds?|minutes?|hours?|days?|nights?|weeks?|months?|years?|[hs])"
 _MASS_OR_VOLUME: Final = (
     r"(?:[mkµ]?g|micrograms?|milligrams?|grams?|kilograms?|kg|tonnes?|[mcd]?l|lit(?:re|er)s?|"
@@ -24,7 +25,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 
 
-NUMBER: Final = _pattern(rf"\b(?!an?\b){_COUNT}\b|\b(?:once|twice|thrice|none|nobody)\b")
+NUMBER: Final = _pattern(rf"\b{NUMERAL}\b|\b(?:once|twice|thrice|none|nobody)\b")
 DURATION: Final = _pattern(
     rf"\b{_COUNT}[\s-]+(?:[a-z]+ )?{_TIME_UNIT}\b|"
     r"\b(?:immediately|at once|straight away|overnight|without delay)\b"
@@ -35,6 +36,10 @@ FREQUENCY: Final = _pattern(
     rf"\ba (?:shift|day|week|month|year)\b|\bafter {_COUNT} (?:[a-z]+ )?{_TIME_UNIT}\b"
 )
 AMOUNT: Final = _pattern(rf"\b{_COUNT}[\s-]*{_MASS_OR_VOLUME}\b")
+DOSE: Final = _pattern(
+    rf"\b(?!at|to|than|of|in|below|above|with|and|or|every|over|from|by|is|are)[a-z-]+ "
+    rf"{_COUNT} ?{_MASS_OR_VOLUME}\b|\b{_COUNT} ?{_MASS_OR_VOLUME} (?:[\w%]+ )?(?:of|by|into|under|intra\w+)\b"
+)
 TEMPERATURE: Final = _pattern(r"\d ?(?:°|degrees?\b|K\b)")
 PRESSURE: Final = _pattern(r"\d ?(?:[hkM]?Pa|mmHg|m?bar|psi|cmH2O|atm)\b")
 SPEED: Final = _pattern(r"\d ?(?:[km]?m/[hs]|mph|knots|[a-z]+/(?:h|min|s|hour|minute))\b|\d+ \w+ (?:an?|per) \w+")
@@ -93,7 +98,7 @@ _PRESENT: Final = _pattern(
     r"\b(?:is|are|has|have|may|must|should|can|cannot|do|does|needs?|will|gets?|means?|goes|keeps?|"
     r"stays?|takes?|gives?)\b"
 )
-_BACK: Final = _pattern(r"\b(?:it|its|they|them|their|this|these|those|that one|otherwise|then)\b")
+_BACK: Final = _pattern(r"^\W*(?:\w+ ){0,3}(?:it|its|they|them|their|this|these|those|that one|otherwise|then)\b")
 
 
 def narrates(sentence: str) -> bool:

@@ -22,7 +22,13 @@ _MEANT: Final = 0.8
 _BESIDE: Final = 0.5
 """Likewise, in the sentence next to it in the same section."""
 _AROUND: Final = 0.3
-"""Likewise, elsewhere in the passage."""
+"""Likewise, elsewhere in the document, as far as it was released."""
+_LOOSE_FOR_A_FIGURE: Final = 0.5
+"""A figure belongs to what its own sentence names: the last two count this much of themselves."""
+_DEED: Final = 1.5
+"""How often is asked of a deed, so the word for it counts this much more."""
+_DATED: Final = 0.6
+_YEAR: Final = re.compile(r"(?:19|20)\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Source:
 
     Attributes:
         site: Whose it is.
+        document: Its document's id there.
         text: The passage; untrusted.
         context: Title of its document, which says what the sentences are about.
         score: Its rank's score over the best one's, in [0, 1].
@@ -38,6 +45,7 @@ class Source:
     """
 
     site: str
+    document: str
     text: str
     context: str
     score: float
@@ -60,29 +68,29 @@ class Weighed:
 def weighed(asked: Asked, sources: Sequence[Source], analyse: Analyse) -> Iterator[Weighed]:
     """All sentences of `sources` whose shape an answer can have."""
     read = [_Read.of(source, analyse, asked) for source in sources]
-    weights = _weights(asked.telling, [held for one in read for held in one.kin])
+    documents: dict[tuple[str, str], frozenset[str]] = {}
+    for source, one in zip(sources, read, strict=True):
+        name = (source.site, source.document)
+        documents[name] = documents.get(name, frozenset()) | one.everywhere
+    weights = _weights(asked, [held for one in read for held in one.kin])
     for number, (source, one) in enumerate(zip(sources, read, strict=True)):
-        passage = _share(weights, dict.fromkeys(one.everywhere, 1.0))
-        special = _specificity(asked, one)
+        everywhere = documents[source.site, source.document]
+        passage = _share(weights, dict.fromkeys(everywhere, 1.0))
+        ranked = (0.7 + 0.3 * source.score) * (0.55 + 0.45 * _specificity(asked, one))
         for at, place in enumerate(one.places):
             text = source.text[place.start : place.end]
             fit = _fit(asked, text, one.kin[at])
-            if not fit:
-                continue
-            carried = _share(weights, one.credits(at, refers_back=shape.refers_back(text)))
-            said = len(asked.terms & one.terms[at]) / len(asked.terms)
-            early = 1 / (1 + source.start / 400 + at / 2)
-            worth = (
-                fit
-                * (0.7 * carried + 0.3 * said)
-                * (0.6 + 0.4 * source.score)
-                * (0.7 + 0.3 * special)
-                * (0.9 + 0.1 * early)
+            carried = _share(
+                weights,
+                dict.fromkeys(everywhere, _AROUND * (_LOOSE_FOR_A_FIGURE if asked.figure else 1))
+                | one.credits(at, text, figure=asked.figure),
             )
-            yield Weighed(
-                number, place.start, place.end, source.site, one.terms[at], worth,
-                Grounds(passage, carried),
-            )
+            early = 0.9 + 0.1 / (1 + source.start / 400 + at / 2)
+            worth = fit * (0.7 * carried + 0.3 * _said(asked, one, at)) * ranked * early
+            if worth:
+                span = (place.start, place.end)
+                grounds = Grounds(passage, carried)
+                yield Weighed(number, *span, source.site, one.terms[at], worth, grounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class _Read:
         title = frozenset(analyse(source.context))
         own = [frozenset(analyse(source.text[one.start : one.end])) for one in places]
         headings = [frozenset(analyse(one.heading)) for one in places]
-        kin = families(asked.telling, frozenset[str]().union(title, *own, *headings))
+        kin = families(asked.telling, frozenset[str]().union(title, *own, *headings), analyse)
         titled = _of_family(kin, title)
         return cls(
             places,
@@ -117,15 +125,18 @@ class _Read:
     def everywhere(self) -> frozenset[str]:
         return frozenset[str]().union(self.titled, *self.kin, *self.headed)
 
-    def credits(self, at: int, *, refers_back: bool) -> Mapping[str, float]:
-        """What each telling word counts for the sentence at `at`, by where it stands."""
-        counted = dict.fromkeys(self.everywhere, _AROUND)
+    def credits(self, at: int, text: str, *, figure: bool) -> Mapping[str, float]:
+        """What telling words count for the sentence at `at` by where near it they stand."""
+        counted: dict[str, float] = {}
         place = self.places[at]
         for step in (1, -1):
             beside = at + step
             if 0 <= beside < len(self.places) and self.places[beside].section == place.section:
-                meant = step < 0 and refers_back and self.places[beside].unit == place.unit
-                counted |= dict.fromkeys(self.kin[beside], _MEANT if meant else _BESIDE)
+                meant = step < 0 and self.places[beside].unit == place.unit
+                credit = _BESIDE * (_LOOSE_FOR_A_FIGURE if figure else 1)
+                if meant and shape.refers_back(text):
+                    credit = _MEANT
+                counted |= dict.fromkeys(self.kin[beside], credit)
         counted |= dict.fromkeys(self.headed[at], _HEADED)
         return counted | dict.fromkeys(self.kin[at], 1.0)
 
@@ -134,10 +145,14 @@ def _of_family(kin: Mapping[str, frozenset[str]], terms: Iterable[str]) -> froze
     return frozenset[str]().union(*(kin.get(term, frozenset()) for term in terms))
 
 
-def _weights(telling: frozenset[str], found: Sequence[frozenset[str]]) -> dict[str, float]:
+def _weights(asked: Asked, found: Sequence[frozenset[str]]) -> dict[str, float]:
     """How telling each word of the question is among the sentences at hand."""
     holding = Counter(term for held in found for term in held)
-    return {term: math.log1p((len(found) + 1) / (holding[term] + 1)) for term in sorted(telling)}
+    weights = {}
+    for term in sorted(asked.telling):
+        weight = math.log1p((len(found) + 1) / (holding[term] + 1))
+        weights[term] = weight * (_DEED if term in asked.deeds else 1.0)
+    return weights
 
 
 def _share(weights: Mapping[str, float], counted: Mapping[str, float]) -> float:
@@ -146,9 +161,22 @@ def _share(weights: Mapping[str, float], counted: Mapping[str, float]) -> float:
     return found / total if total else 0.0
 
 
+def _said(asked: Asked, one: _Read, at: int) -> float:
+    """The share of the question that a sentence says itself, beyond what its title says for all."""
+    beyond = asked.terms - one.title - one.titled
+    return len(beyond & (one.terms[at] | one.kin[at])) / len(beyond) if beyond else 1.0
+
+
 def _specificity(asked: Asked, one: _Read) -> float:
-    """How much of the title the question names: a general question wants the general document."""
-    return len(one.title & asked.terms) / len(one.title) if one.title else 0.0
+    """How much of the title the question names: a general question wants the general document.
+
+    What a title says of the kind of document counts for neither; a year that was not asked for says
+    that the document records one day, not what holds.
+    """
+    topic = one.title - asked.genre
+    named = (len(topic & asked.terms) + 1) / (len(topic) + 1)
+    dated = any(_YEAR.fullmatch(term) for term in topic - asked.terms)
+    return named * (_DATED if dated and not asked.past else 1.0)
 
 
 def _fit(asked: Asked, sentence: str, held: frozenset[str]) -> float:
@@ -156,6 +184,8 @@ def _fit(asked: Asked, sentence: str, held: frozenset[str]) -> float:
     fit = math.prod(
         1.0 if one.pattern.search(sentence) else one.without for one in asked.shapes
     )
+    if asked.counts_nothing(sentence):
+        return 0.0
     if asked.definition and not (held and re.search(r"^[^,;:]{0,60} (?:is|are|means?) ", sentence)):
         return 0.0
     if asked.action and not shape.INSTRUCTION.search(sentence):
