@@ -24,7 +24,7 @@ from comity.release import Released, Withheld
 from comity.services.answer import Answer, Closed, Silent
 from comity.services.search import Question, SiteSearch
 
-NOTHING_FOUND: Final = "The federation's documents do not say."
+NOTHING_FOUND: Final = "No document that is open to you answers this."
 
 ReplyT = TypeVar("ReplyT")
 

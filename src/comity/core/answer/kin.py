@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 _ENDINGS: Final = frozenset(
-    ["", "e", "i", "y", "or", "er", "ment", "ion", "ation", "al", "ic", "iti", "ness", "ist"]
-    + ["ian", "ant", "ent", "anc", "enc", "ed", "ing", "s", "es"]
+    ["e", "i", "y", "or", "er", "ment", "ion", "ation", "al", "ic", "iti", "ness", "ist", "ian"]
+    + ["ant", "ent", "anc", "enc", "ed", "ing", "s", "es"]
 )
 _STEM_CHARS: Final = 5
 
 _GROUPS: Final = """
-    child children kid / man men / woman women / person people / foot feet / tooth teeth / life lives
+    child children kid / man men / woman women / person people / foot feet / tooth teeth
+    life lives
     begin began begun start / break broke broken / bring brought / build built / buy bought purchase
     choose chose chosen / come came / draw drew drawn / drive drove driven / eat ate eaten food
-    fall fell fallen / feel felt / find found / freeze froze frozen / give gave given / grow grew grown
-    hold held / keep kept / leave left / lose lost / meet met / pay paid / ride rode ridden
-    rise rose risen / run ran / see saw seen / sell sold / send sent / shrink shrank / speak spoke
+    fall fell fallen / feel felt / find found / freeze froze frozen / give gave given
+    grow grew grown / hold held / keep kept / leave left / lose lost / meet met / pay paid
+    ride rode ridden / rise rose risen / run ran / see saw seen / sell sold / send sent / shrink shrank / speak spoke
     stand stood / steal stole stolen / take took taken / teach taught / tear tore torn / tell told
     think thought / throw threw thrown / wear wore worn / write wrote written
     check inspect examine test / change replace exchange swap / repair fix mend

@@ -32,36 +32,51 @@ _GENRE: Final = """
 """
 """What a title says of the kind of document, or of everybody: no topic of its own."""
 
+_NAMED: Final = r"(?:at )?(?:what|which)(?: is the| are the| should the)?(?: [\w-]+){0,2} "
+"""*What*, *which*, up to two words that say of what, before the name of a measure."""
+_LONG: Final = re.compile(f"{shape.DURATION.pattern}|{shape.LENGTH.pattern}", re.IGNORECASE)
+
 _MEASURES: Final[tuple[tuple[str, re.Pattern[str], float], ...]] = (
     (r"how (?:often|frequently)|how many times", shape.FREQUENCY, 0.0),
     (
-        r"how (?:soon|quickly|old)|how many (?:seconds|minutes|hours|days|nights|weeks|months|years)|"
-        r"within (?:what|which) time|time limit|how much time",
+        (
+            r"how (?:soon|quickly|old)|how much time|within (?:what|which) time|time limit|"
+            r"how many (?:seconds|minutes|hours|days|nights|weeks|months|years)"
+        ),
         shape.DURATION,
         0.0,
     ),
-    (r"how (?:long|late|early|far)", re.compile(f"{shape.DURATION.pattern}|{shape.LENGTH.pattern}", re.IGNORECASE), 0.0),
+    (r"how (?:long|late|early|far)", _LONG, 0.0),
     (r"(?:cost|price|fee|charge)s?\b|how expensive", shape.MONEY, 0.0),
-    (r"(?:what|which|at what|at which)(?: is the| are the| should the)?(?: [\w-]+){0,2} (?:dos(?:e|es|age)|amount|quantity)\b", shape.AMOUNT, 0.0),
-    (r"(?:what|which)(?: is the| should the)?(?: [\w-]+){0,2} temperature|how (?:warm|hot|cold)", shape.TEMPERATURE, 0.0),
-    (r"(?:what|which)(?: is the| should the)?(?: [\w-]+){0,2} pressure\b", shape.PRESSURE, 0.0),
+    (_NAMED + r"(?:dos(?:e|es|age)|amount|quantity)\b", shape.AMOUNT, 0.0),
+    (_NAMED + r"temperature|how (?:warm|hot|cold)", shape.TEMPERATURE, 0.0),
+    (_NAMED + r"pressure\b", shape.PRESSURE, 0.0),
     (r"how (?:much|many|high|low|deep|wide|heavy|large|big|tall|thick|strong)", shape.NUMBER, 0.0),
     (r"how fast|what speed", shape.NUMBER, 0.3),
     (
-        r"(?:what|which)(?: is the| are the)?(?: [\w-]+){0,2} "
-        r"(?:thresholds?|limits?|targets?|scores?|rates?|levels?|number|percentage|share|age|size|"
-        r"weight|volume|flow|ph|humidity|duration|interval|value)\b",
+        _NAMED + r"(?:thresholds?|limits?|targets?|scores?|rates?|levels?|number|percentage|share|"
+        r"age|size|weight|volume|flow|ph|humidity|duration|interval|value)\b",
         shape.NUMBER,
         0.6,
     ),
 )
+"""How a figure is asked for, what it looks like, and what a sentence without one is worth."""
 _OTHERS: Final[tuple[tuple[str, re.Pattern[str], float], ...]] = (
-    (r"^(?:what|which|how) .*\b(?:drugs?|medicines?|medication|given|treat(?:ed|ment)?)\b", shape.DOSE, 0.75),
+    (
+        r"^(?:what|which|how) .*\b(?:drugs?|medicines?|medication|given|treat(?:ed|ment)?)\b",
+        shape.DOSE,
+        0.75,
+    ),
     (r"^(?:by )?(?:who|whom|whose)\b", shape.ROLE, 0.6),
     (r"^why\b|\bcauses?\b|\breasons?\b", shape.REASON, 0.75),
     (r"\bwhen\b|what time|which time", shape.MOMENT, 0.75),
-    (r"^(?:may|can|could|is it|are|is|must|do|does|should)\b|\ballowed\b", shape.RULING, 0.75),
+    (
+        r"^(?:may|can|could|is it|are|is|must|do|does|should)\b|\ballowed\b",
+        shape.RULING,
+        0.75,
+    ),
 )
+"""The same for what is no figure."""
 _WANTS_ACTION: Final = re.compile(
     r"what (?:should|must|do|can) (?:i|you|we|one|be done|happen)|what (?:to do|is done)|do i do|"
     r"^how (?:do|does|should|can|must|is|are) ",
@@ -72,10 +87,10 @@ _DEFINES: Final = re.compile(
     r"^define\b",
     re.IGNORECASE,
 )
-_NARROWED: Final = re.compile(r"\b(?:of|for|in|to|at|on|with|after|before|given|used)\b", re.IGNORECASE)
-_IN_THE_PAST: Final = re.compile(
-    r"\b(?:was|were|did|had|happened|went|came)\b", re.IGNORECASE
+_NARROWED: Final = re.compile(
+    r"\b(?:of|for|in|to|at|on|with|after|before|given|used)\b", re.IGNORECASE
 )
+_IN_THE_PAST: Final = re.compile(r"\b(?:was|were|did|had|happened|went|came)\b", re.IGNORECASE)
 _HOW_MANY: Final = re.compile(r"\bhow many (?P<noun>[\w-]+)", re.IGNORECASE)
 _DEED: Final = re.compile(r"\b\w{3,}ed\b", re.IGNORECASE)
 _MEASURE_WORD: Final = re.compile(
@@ -162,7 +177,9 @@ def read_question(question: str, analyse: Analyse) -> Asked:
         action=not measures and bool(_WANTS_ACTION.search(question)),
         deeds=frozenset(analyse(" ".join(_DEED.findall(question)) if often else "")),
         counted=re.compile(rf"\b{noun}", re.IGNORECASE) if noun else None,
-        quantified=re.compile(rf"\b{shape.NUMERAL}[\s-]+(?:[\w-]+ ){{0,2}}{noun}", re.IGNORECASE)
+        quantified=re.compile(
+            rf"\b{shape.NUMERAL}[\s-]+(?:[\w-]{{1,30}} ){{0,2}}{noun}", re.IGNORECASE
+        )
         if noun
         else None,
         definition=bool(_DEFINES.search(question)) and not _NARROWED.search(question),

@@ -74,19 +74,15 @@ def weighed(asked: Asked, sources: Sequence[Source], analyse: Analyse) -> Iterat
         documents[name] = documents.get(name, frozenset()) | one.everywhere
     weights = _weights(asked, [held for one in read for held in one.kin])
     for number, (source, one) in enumerate(zip(sources, read, strict=True)):
-        everywhere = documents[source.site, source.document]
-        passage = _share(weights, dict.fromkeys(everywhere, 1.0))
+        around = documents[source.site, source.document]
+        passage = _share(weights, dict.fromkeys(around, 1.0))
         ranked = (0.7 + 0.3 * source.score) * (0.55 + 0.45 * _specificity(asked, one))
         for at, place in enumerate(one.places):
             text = source.text[place.start : place.end]
-            fit = _fit(asked, text, one.kin[at])
-            carried = _share(
-                weights,
-                dict.fromkeys(everywhere, _AROUND * (_LOOSE_FOR_A_FIGURE if asked.figure else 1))
-                | one.credits(at, text, figure=asked.figure),
-            )
+            carried = _share(weights, one.credits(at, text, around, figure=asked.figure))
             early = 0.9 + 0.1 / (1 + source.start / 400 + at / 2)
-            worth = fit * (0.7 * carried + 0.3 * _said(asked, one, at)) * ranked * early
+            said = 0.7 * carried + 0.3 * _said(asked, one, at)
+            worth = _fit(asked, text, one.kin[at]) * said * ranked * early
             if worth:
                 span = (place.start, place.end)
                 grounds = Grounds(passage, carried)
@@ -125,17 +121,18 @@ class _Read:
     def everywhere(self) -> frozenset[str]:
         return frozenset[str]().union(self.titled, *self.kin, *self.headed)
 
-    def credits(self, at: int, text: str, *, figure: bool) -> Mapping[str, float]:
-        """What telling words count for the sentence at `at` by where near it they stand."""
-        counted: dict[str, float] = {}
+    def credits(
+        self, at: int, text: str, around: frozenset[str], *, figure: bool
+    ) -> Mapping[str, float]:
+        """What telling words count for the sentence at `at`, by the nearest place they stand in."""
+        loose = _LOOSE_FOR_A_FIGURE if figure else 1.0
+        counted = dict.fromkeys(around, _AROUND * loose)
         place = self.places[at]
-        for step in (1, -1):
-            beside = at + step
+        for beside in (at + 1, at - 1):
             if 0 <= beside < len(self.places) and self.places[beside].section == place.section:
-                meant = step < 0 and self.places[beside].unit == place.unit
-                credit = _BESIDE * (_LOOSE_FOR_A_FIGURE if figure else 1)
-                if meant and shape.refers_back(text):
-                    credit = _MEANT
+                before = beside < at and self.places[beside].unit == place.unit
+                meant = before and shape.refers_back(text)
+                credit = _MEANT if meant else _BESIDE * loose
                 counted |= dict.fromkeys(self.kin[beside], credit)
         counted |= dict.fromkeys(self.headed[at], _HEADED)
         return counted | dict.fromkeys(self.kin[at], 1.0)
@@ -181,9 +178,7 @@ def _specificity(asked: Asked, one: _Read) -> float:
 
 def _fit(asked: Asked, sentence: str, held: frozenset[str]) -> float:
     """How well the form of a sentence fits the question; 0 where it cannot be an answer."""
-    fit = math.prod(
-        1.0 if one.pattern.search(sentence) else one.without for one in asked.shapes
-    )
+    fit = math.prod(1.0 if one.pattern.search(sentence) else one.without for one in asked.shapes)
     if asked.counts_nothing(sentence):
         return 0.0
     if asked.definition and not (held and re.search(r"^[^,;:]{0,60} (?:is|are|means?) ", sentence)):
