@@ -303,7 +303,7 @@ def _offer_of(site: AskedSite, question: Question) -> Callable[[], Offer]:
         if len(found) > question.limit or len({one.opaque for one in found}) != len(found):
             raise Malformed(f"{site.name} offers too many candidates, or one twice")
         for one in found:
-            if not (math.isfinite(one.score) and 0 <= one.coverage <= 1):
+            if not math.isfinite(one.score):
                 raise Malformed(f"{site.name} offers a score that is no number")
         # The site's own order breaks ties, whichever collections it went through.
         ordered = sorted(found, key=lambda one: -one.score)
