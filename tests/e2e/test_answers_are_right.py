@@ -6,6 +6,7 @@ measured, so that a change that loses quality is seen; the figures are in docs/c
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -55,3 +56,32 @@ def test_the_sets_do_not_share_a_question() -> None:
     names = ("tuning", "tuning_wind", "held_out", "works")
     asked = [one.question for name in names for one in question_set(name)]
     assert len(asked) == len(set(asked)) >= 210
+
+
+ROOT = Path(__file__).parents[2]
+PRINTED = re.compile(r"(?:\bask(?:\(| --federation \S+ | )|question = )\"([^\"]+\?)\"")
+ABSTAINED = {"Who won the chess championship in 1972?"}
+"""Printed to show what an abstention looks like."""
+
+
+def printed_questions() -> list[str]:
+    """Every question that a page, a template or a command gives a reader to copy."""
+    source = ROOT / "src" / "comity"
+    pages = [ROOT / "README.md", source / "templates" / "ask" / "README.md"]
+    pages += [*(ROOT / "docs").rglob("*.md"), *(source / "cli").glob("*.py")]
+    found = {one for page in pages for one in PRINTED.findall(page.read_text("utf-8"))}
+    return sorted(found)
+
+
+def test_every_question_that_is_printed_to_be_copied_is_answered(tmp_path: Path) -> None:
+    asked = printed_questions()
+    assert "How is a patient with delirium cared for?" in asked
+    assert len(asked) >= 5
+    unanswered = set(asked)
+    for name in ("tuning", "tuning_wind"):
+        folder = folder_of(name, tmp_path / name)
+        with open_gateway(load_federation_file(folder / "federation.toml")) as gateway:
+            unanswered -= {
+                one for one in asked if not gateway.ask(one, asker="clinician").abstained
+            }
+    assert unanswered == ABSTAINED

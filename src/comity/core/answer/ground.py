@@ -23,7 +23,7 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class GroundSettings:
-    """When to answer; calibrated on held-out questions, see the documentation on asking.
+    """When to answer; calibrated on tuning questions only, see docs/concepts/asking.md.
 
     Attributes:
         min_passage_coverage: A passage that holds less of the question's weight supports nothing.
