@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.text import Text
@@ -11,7 +11,13 @@ from rich.text import Text
 from comity.cli.terminal import console, json_option, print_json
 
 if TYPE_CHECKING:
+    from comity.config.federation import FederationFile
     from comity.services.answer import Answer
+
+MEMBER: Final = "member"
+"""Who asks where nobody is named."""
+EVERY_MEMBER: Final = "*"
+"""What opens a collection to everybody, as site files write it."""
 
 
 @click.command()
@@ -23,9 +29,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="The federation file; its sites with a site file are asked.",
 )
-@click.option(
-    "--as", "asker", default="member", show_default=True, metavar="ROLE", help="Who asks."
-)
+@click.option("--as", "asker", default=MEMBER, show_default=True, metavar="ROLE", help="Who asks.")
 @click.option("--as-indexed", is_flag=True, help="Do not look for changed documents before asking.")
 @json_option
 def command(
@@ -35,7 +39,7 @@ def command(
 
     Each site searches its own documents and decides what leaves. The answer quotes sentences, each
     with its site, document and the words; collections that a site keeps closed to ROLE are listed
-    with the reason. Where no document carries an answer, it says so.
+    with the reason. Where no document that is open to ROLE carries an answer, it says so.
 
     \b
     Example:
@@ -45,12 +49,25 @@ def command(
     from comity.config.federation import load_federation_file  # noqa: PLC0415 - likewise
 
     file = load_federation_file(federation)
+    _warn_of_unknown(asker, file)
     with open_gateway(file, ingest=not as_indexed) as gateway:
         answer = gateway.ask(question, asker=asker)
     if as_json:
         print_json(answer.record())
     else:
         print_answer(answer)
+
+
+def _warn_of_unknown(asker: str, file: FederationFile) -> None:
+    """A misspelt role is answered as any member: say so, by what the site files name alone."""
+    sections = [one for site in file.load_site_files() for one in site.collections.values()]
+    named = frozenset[str]().union(*(one.askers for one in sections)) - {EVERY_MEMBER}
+    if named and asker not in named | {MEMBER}:
+        click.echo(
+            f'warning: no site file here names "{asker}"; they name {", ".join(sorted(named))}. '
+            "Only what is open to every member is asked.",
+            err=True,
+        )
 
 
 def print_answer(answer: Answer) -> None:

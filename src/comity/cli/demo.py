@@ -227,7 +227,8 @@ def _show_answer(out: Console, number: int, answer: Answer) -> None:
     out.print(f"[bold]Question {number}:[/] {escape(answer.question)}")
     out.print(f"  {answer.text}", markup=False)
     for one in answer.citations:
-        out.print(f"  [{one.number}] {one.site}, {one.document}", markup=False, style="cyan")
+        source = f"{one.site}, {one.title} ({one.document})"
+        out.print(f"  [{one.number}] {source}", markup=False, style="cyan")
         out.print(f'      "{one.quote}"', markup=False, style="dim")
 
 

@@ -54,7 +54,8 @@ class Answer:
     def __repr__(self) -> str:
         lines = [self.text]
         lines += [
-            f'  [{one.number}] {one.site}, {one.document}: "{plain(one.quote)}"'
+            f"  [{one.number}] {one.site}, {one.title} ({plain(one.document)}): "
+            f'"{plain(one.quote)}"'
             for one in self.citations
         ]
         lines += [

@@ -26,6 +26,11 @@ _SPACE: Final = re.compile(r"\s+")
 _BLANK: Final = re.compile(r"[^\S\n]*\n(?:[^\S\n]*\n)+[^\S\n]*")
 
 
+def is_read(name: str) -> bool:
+    """Whether a document of this name is of a kind that is read."""
+    return PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES | HTML_SUFFIXES
+
+
 def text_of(name: str, content: bytes, *, max_line_bytes: int) -> tuple[str, str]:
     """The title and text of a document.
 
@@ -40,7 +45,7 @@ def text_of(name: str, content: bytes, *, max_line_bytes: int) -> tuple[str, str
     """
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
-    if suffix not in TEXT_SUFFIXES | HTML_SUFFIXES:
+    if not is_read(name):
         known = ", ".join(sorted(TEXT_SUFFIXES | HTML_SUFFIXES))
         raise DataError(f"{name} is not a kind of document that is read", hint=f"read are {known}")
     text = _decoded(name, content)

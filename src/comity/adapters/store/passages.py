@@ -120,7 +120,6 @@ class TantivyPassageStore:
                     passage=PassageId(name),
                     collection=CollectionName(collection),
                     score=ranking.score(counts, length),
-                    coverage=ranking.coverage(counts),
                 )
             )
         hits.sort(key=lambda hit: (-hit.score, hit.passage))
