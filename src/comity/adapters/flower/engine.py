@@ -16,6 +16,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from flwr.serverapp.exception import InconsistentMessageReplies
 from numpy.typing import NDArray
 
 from comity.adapters.flower.app import AppSource, LoadedApp, load_client, load_server
@@ -24,6 +25,7 @@ from comity.adapters.flower.crew import Crew
 from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
 from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
+from comity.adapters.flower.refusals import withheld_needed
 from comity.adapters.flower.seeds import (
     GeneratorStates,
     call_seed,
@@ -121,7 +123,8 @@ def run_app(
     Raises:
         ConfigError: The app cannot be loaded, or its ServerApp raised.
         PolicyRefused: Sites release only into a secure sum, and this run has none.
-        UnavailableError: The workers do not start, or no site ever answered.
+        RefusedError: Every site's gate refused an exchange, or withheld what the strategy needs.
+        UnavailableError: The workers do not start, no site ever answered, or none ever trained.
     """
     settings = settings or EngineSettings()
     if not sites:
@@ -192,6 +195,7 @@ def _run_server(
             f"no site ever gave a usable reply: {seen or 'time ran out'}",
             hint="the sites' own output above says why",
         )
+    grid.refusals.check_trained()
     return context.state
 
 
@@ -203,7 +207,11 @@ def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
     except BaseException as error:  # the wall: a ServerApp may call sys.exit
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
+        refused = withheld_needed(grid.tally.withheld)
+        if isinstance(error, InconsistentMessageReplies) and refused is not None:
+            raise refused from error
         print_app_traceback(error)
+        grid.refusals.check_trained()
         withheld = ", ".join(grid.tally.withheld)
         raise ConfigError(
             f"the ServerApp raised {type(error).__name__}: {error}",

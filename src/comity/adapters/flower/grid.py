@@ -24,6 +24,7 @@ from comity.adapters.flower.private_names import (
     reply_to,
     with_metadata,
 )
+from comity.adapters.flower.refusals import Refusals
 from comity.adapters.flower.seeds import call_seed, simulated_secret
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, send_out
 from comity.errors import ConfigError, PolicyRefused
@@ -100,6 +101,7 @@ class LocalGrid(Grid):
         events: EventSink,
     ) -> None:
         self.tally = Tally(released_bytes=dict.fromkeys((site.name for site in sites), 0))
+        self.refusals = Refusals()
         self._run = run
         self._identity = identity
         self._sites = {FIRST_NODE + index: site for index, site in enumerate(sites)}
@@ -174,6 +176,7 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
         wanted = list(message_ids)
         self._gather(wanted, time.monotonic() + _POLL_S)
@@ -188,6 +191,7 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
         started = time.monotonic()
         sent = list(messages)
@@ -221,6 +225,7 @@ class LocalGrid(Grid):
             site.dataset,
         )
         call = Call(number, node_id, self._configs[node_id], sent, self._seed(site, number))
+        self.refusals.sent(ordinal)
         self._sent[number] = _Sent(call, site, exchange, ordinal, time.monotonic())
         self._by_id[message.metadata.message_id] = number
         return call
@@ -264,6 +269,7 @@ class LocalGrid(Grid):
 
     def _count(self, sent: _Sent, out: Outgoing) -> None:
         tally, name = self.tally, sent.site.name
+        self.refusals.took(sent.ordinal, sent.exchange.message_type, name, out)
         for refusal in out.withheld:
             tally.withheld[refusal.policy] = tally.withheld.get(refusal.policy, 0) + 1
         tally.released_bytes[name] += out.size_bytes
@@ -275,6 +281,7 @@ class LocalGrid(Grid):
             tally.replies += 1
 
     def _check_refusals(self) -> None:
+        self.refusals.check()
         if not self._refused:
             return
         policy, sites = min(self._refused.items())

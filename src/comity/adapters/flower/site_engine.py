@@ -23,7 +23,7 @@ from comity.adapters.flower.private_names import APP_CRASHED, APP_RAISED
 from comity.adapters.flower.wire import array_bytes
 from comity.core.policy.rule import PartKind, Rule, SitePolicy
 from comity.core.privacy.event import PrivacyEvent, Spend
-from comity.errors import ComityError, Malformed, UnavailableError
+from comity.errors import ComityError, Malformed, RefusedError, UnavailableError
 from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
 from comity.ports import Exchange
 from comity.release import Released, Withheld
@@ -67,6 +67,7 @@ class Outgoing:
         unsummed: Policies that allow a part only inside a secure sum.
         failure: An error's class name when the site gave no usable reply, else empty.
         size_bytes: Array bytes that left.
+        refused: The refusal of the site's own gate, for the operator of the site only.
     """
 
     content: RecordDict | Error
@@ -74,6 +75,7 @@ class Outgoing:
     unsummed: tuple[str, ...] = ()
     failure: str = ""
     size_bytes: int = 0
+    refused: RefusedError | None = None
 
 
 class DecodedArrays(Mapping[str, NDArray[Any]]):
@@ -134,7 +136,9 @@ def send_out(
         # A gate that refuses, a reply that does not parse: this site drops out, and only the
         # error's class and public text may leave.
         name = type(error).__name__
-        return Outgoing(Error(APP_RAISED, f"{name}: {error.public}"), failure=name)
+        refused = error if isinstance(error, RefusedError) else None
+        told = Error(APP_RAISED, f"{name}: {error.public}")
+        return Outgoing(told, failure=name, refused=refused)
 
 
 def _send_error(
