@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comity.errors import ConfigError
-from comity.events import EventSink, ignore
+from comity.events import EventSink, ignore, marked
 from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def open_site(
             clock=SystemClock(),
             rng=rng,
         )
-        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
+        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, marked(events))
         for name, section in file.datasets.items():
             gate.bind_dataset(DatasetName(name), _source_digest(section.path))
         yield OpenSite(file, policy, gate, journal)

@@ -183,6 +183,15 @@ def test_json_is_one_object_and_a_second_run_gets_a_folder_of_its_own(
     assert document["run"] != demo[2]["run"]
 
 
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
+    script = f"{COMITY} demo | head -3"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     done = comity(tmp_path, "demo", "--folder", "file")

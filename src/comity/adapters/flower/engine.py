@@ -35,7 +35,7 @@ from comity.adapters.flower.seeds import (
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.flower.threads import ThreadCrew
 from comity.errors import ComityError, ConfigError, UnavailableError
-from comity.events import EventSink, RunFinished, ignore
+from comity.events import EventSink, RunFinished, ignore, marked, raised_by_listener
 from comity.ids import RunId, SiteName
 
 
@@ -138,7 +138,7 @@ def run_app(
         crew = _crew(app, number, len(sites), settings)
         try:
             server = _ready(app, crew)
-            grid = LocalGrid(empty_run(number), identity, sites, crew, events)
+            grid = LocalGrid(empty_run(number), identity, sites, crew, marked(events))
             with _torch_threads(settings.threads_per_call):
                 state = _run_server(server, app, identity, grid)
         finally:
@@ -205,6 +205,8 @@ def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
     except (ComityError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the wall: a ServerApp may call sys.exit
+        if raised_by_listener(error):
+            raise  # a progress display failed, not the app
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
         refused = withheld_needed(grid.tally.withheld)
