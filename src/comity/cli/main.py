@@ -62,6 +62,10 @@ def group() -> None:
 
 def main() -> None:
     """Runs the command line; turns every `ComityError` into one message and its exit code."""
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        from comity.cli.terminal import degrade_gracefully  # noqa: PLC0415 - few pay for it
+
+        degrade_gracefully()
     try:
         group.main(prog_name="comity", standalone_mode=False)
     except ComityError as error:
@@ -70,6 +74,14 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        from comity.cli.terminal import (  # noqa: PLC0415 - likewise
+            error_document,
+            print_json,
+            wants_json,
+        )
+
+        if wants_json():
+            print_json(error_document("usage", error.format_message()))
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
