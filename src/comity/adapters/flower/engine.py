@@ -80,6 +80,7 @@ class RunOutcome:
         exchanges: How many times the ServerApp sent messages.
         replies: Usable replies over all exchanges.
         dropouts: Messages without a usable reply, by error class.
+        site_dropouts: The same by site.
         withheld: Parts that sites withheld, counted by the policy that said so.
         released_bytes: Array bytes that left each site.
         seconds: Wall time of the whole run.
@@ -93,6 +94,7 @@ class RunOutcome:
     exchanges: int
     replies: int
     dropouts: Mapping[str, int]
+    site_dropouts: Mapping[SiteName, Mapping[str, int]]
     withheld: Mapping[str, int]
     released_bytes: Mapping[SiteName, int]
     seconds: float
@@ -133,7 +135,7 @@ def run_app(
         raise UnavailableError("another run is under way in this process", hint="wait for it")
     started, states = time.monotonic(), GeneratorStates.now()
     number = secrets.randbits(63)
-    identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
+    identity = RunIdentity(number, RunId(f"{number:016x}"), settings.seed, app.digest)
     try:
         crew = _crew(app, number, len(sites), settings)
         try:
@@ -251,6 +253,7 @@ def _outcome(identity: RunIdentity, tally: Tally, seconds: float, state: RecordD
         tally.exchanges,
         tally.replies,
         tally.dropouts,
+        tally.site_dropouts,
         tally.withheld,
         tally.released_bytes,
         seconds,

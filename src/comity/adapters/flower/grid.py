@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -65,6 +66,7 @@ class Tally:
     exchanges: int = 0
     replies: int = 0
     dropouts: dict[str, int] = field(default_factory=dict)
+    site_dropouts: dict[SiteName, Counter[str]] = field(default_factory=dict)
     released_bytes: dict[SiteName, int] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)
     first_exchange_s: float = 0.0
@@ -275,6 +277,7 @@ class LocalGrid(Grid):
         tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
+            tally.site_dropouts.setdefault(name, Counter())[out.failure] += 1
             exchange = sent.exchange.exchange
             self._events(SiteDropped(self._identity.name, name, exchange, out.failure))
         else:
