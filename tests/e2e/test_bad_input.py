@@ -461,6 +461,18 @@ MOUNTED = [
         ("disk/my-app cannot be written: Read-only file system",),
     ),
     MountCase(
+        "the demonstration on a disk that is too small",
+        "mount -t tmpfs -o size=300k none disk",
+        "demo --folder disk/demo",
+        ("disk/demo/run-1", "No space left on device", "--folder"),
+    ),
+    MountCase(
+        "the demonstration on a disk that fills up while it trains",
+        "mount -t tmpfs -o size=900k none disk",
+        "demo --folder disk/demo",
+        ("disk/demo/run-1", "make room"),
+    ),
+    MountCase(
         "the journals of a run on a full disk",
         "mount -t tmpfs -o size=64k none disk",
         "run app --sites 2 --site-policy site.toml",

@@ -315,7 +315,7 @@ def test_what_a_listener_raises_is_not_taken_for_the_apps(error: BaseException) 
         list(grid.send_and_receive(training(grid)))
 
     class Broken(list[Event]):
-        def append(self, event: Event) -> None:
+        def append(self, _: Event) -> None:
             raise error
 
     with pytest.raises(type(error)) as caught:
