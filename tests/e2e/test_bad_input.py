@@ -569,3 +569,12 @@ def test_a_read_only_state_folder_gets_one_clear_error(tmp_path: Path) -> None:
         assert done.stderr.count("error (unavailable)") == 1
         assert "disk/state" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_fault_is_told_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMITY, "new", "bad name!"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == CONFIG
+    assert done.stderr.count("is not a name") == 1
+    assert done.stderr.count("lower-case letters") == 1

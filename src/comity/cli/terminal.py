@@ -135,7 +135,7 @@ def print_error(error: ComityError) -> None:
     out.print(f"[bold red]error[/] ({error.code}): ", end="")
     out.print(error.message, markup=False)
     for fault in faults:
-        if str(fault) != error.message:
+        if fault.problem not in error.message:
             out.print(f"  - {fault}", markup=False)
     if error.hint:
         out.print(f"  try: {error.hint}", markup=False)

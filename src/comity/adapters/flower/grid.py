@@ -152,7 +152,7 @@ class LocalGrid(Grid):
             self._polled_s = now
             if self._polls > _MAX_SLOW_POLLS + 1:
                 raise ConfigError(
-                    f"the ServerApp waits for more than the {len(self._sites)} sites of this run",
+                    f"the ServerApp waits for more sites than this run has ({len(self._sites)})",
                     hint="raise --sites, or lower the strategy's min_available_nodes",
                 )
         return list(self._sites)
