@@ -75,6 +75,7 @@ def test_a_run_says_that_everything_passes_and_what_happened(folder: Path) -> No
     assert "No site policy" in result.stderr
     assert "exchange 1: train, 2 sites, " in result.stderr
     assert "2 exchanges" in result.stderr
+    assert "exchange 1: train, 1 site, " in run(folder, "--threads", "--sites", 1).stderr
     assert "4 replies (seed 0)" in result.stderr
 
 
@@ -89,6 +90,8 @@ def test_json_is_one_object(folder: Path) -> None:
     result = run(folder, "--parallel-threads", "--workers", 2, "--sites", 2, "--json")
     document = json.loads(result.stdout)
     assert document["arrays"] == {"arrays": {"0": [4]}}
+    assert "metrics" not in document
+    assert len(document["run"]) == 16
     assert (document["replies"], document["dropouts"]) == (4, {})
 
 
