@@ -24,9 +24,9 @@ def page_of_errors() -> str:
     lines = [
         "# Errors",
         "",
-        "Ordered by who can put it right. Each says on standard error what is wrong and what to do.",
-        "With `--json` standard output holds it too: an object `error` with `code` (below; `usage`",
-        "for options that do not parse), `message`, `hint` and `faults`.",
+        "Ordered by who can put it right. Each says on standard error what is wrong and what",
+        "to do. With `--json` standard output holds it too: an object `error` with `code` (below;",
+        "`usage` for options that do not parse), `message`, `hint` and `faults`.",
     ]
     classes = [
         kind

@@ -75,8 +75,14 @@ def test_a_run_says_that_everything_passes_and_what_happened(folder: Path) -> No
     assert "No site policy" in result.stderr
     assert "exchange 1: train, 2 sites, " in result.stderr
     assert "2 exchanges" in result.stderr
-    assert "exchange 1: train, 1 site, " in run(folder, "--threads", "--sites", 1).stderr
     assert "4 replies (seed 0)" in result.stderr
+
+
+def test_one_site_is_told_as_one(folder: Path) -> None:
+    alone = SERVER.replace("=0.0", "=0.0, min_train_nodes=1, min_available_nodes=1")
+    (folder / "small_run_app" / "server.py").write_text(alone)
+    result = run(folder, "--threads", "--sites", 1)
+    assert "exchange 1: train, 1 site, " in result.stderr
 
 
 def test_dropouts_are_told(folder: Path) -> None:
