@@ -59,7 +59,7 @@ fix: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.dev  ## the documentation site, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.dev  ## the wheel, in dist/
 	$(BIN)/python -m hatchling build --target wheel

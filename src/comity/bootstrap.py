@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comity.errors import ConfigError
-from comity.events import EventSink, ignore
+from comity.events import EventSink, ignore, marked
 from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
+    from comity.adapters.train.agreed import AgreedTable
     from comity.config.federation import AskSection, FederationFile
     from comity.config.site import SiteFile
     from comity.core.policy.rule import SitePolicy
@@ -124,6 +125,45 @@ def run_over_sites(
         return run_app(app, simulated, EngineSettings(seed=seed), events)
 
 
+def check_tables(sites: Iterable[SiteFile], dataset: DatasetName | None = None) -> None:
+    """Reads the tables that have a schema, and compares those of one name across sites.
+
+    Args:
+        sites: The site files.
+        dataset: Only this data set; all of them when None.
+
+    Raises:
+        DataError: A table cannot be trained on; names everything that was found, by site.
+    """
+    from comity.adapters.train.agreed import check_agreed  # noqa: PLC0415 - NumPy where needed
+
+    check_agreed(
+        table
+        for site in sites
+        for name in site.datasets
+        if dataset in {None, name}
+        for table in _agreed_tables(site, name)
+    )
+
+
+def _agreed_tables(site: SiteFile, name: str) -> Iterator[AgreedTable]:
+    from comity.adapters.train.agreed import AgreedTable  # noqa: PLC0415 - likewise
+    from comity.adapters.train.tables import TableLimits  # noqa: PLC0415 - likewise
+    from comity.config.site import DatasetFormat  # noqa: PLC0415 - likewise
+
+    section = site.datasets[name]
+    schema = section.table_schema
+    if schema is None:
+        return
+    folder = section.format is DatasetFormat.FOLDER
+    limits = TableLimits(site.limits.max_line_bytes, site.limits.max_table_rows)
+    for path in sorted(section.path.glob("*.csv")) if folder else [section.path]:
+        table = f"{name}/{path.name}" if folder else name
+        yield AgreedTable(
+            SiteName(site.name), table, path, schema.label, schema.features, schema.classes, limits
+        )
+
+
 def _guarded_sites(
     names: Sequence[SiteName], file: Path, journals: contextlib.ExitStack, events: EventSink
 ) -> list[SimulatedSite]:
@@ -208,7 +248,7 @@ def open_site(
             clock=SystemClock(),
             rng=rng,
         )
-        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
+        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, marked(events))
         for name, section in file.datasets.items():
             gate.bind_dataset(DatasetName(name), _source_digest(section.path))
         yield OpenSite(file, policy, gate, journal)

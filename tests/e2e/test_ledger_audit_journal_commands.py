@@ -140,7 +140,11 @@ def test_a_cut_tail_is_shown_named_and_restored(state: Path) -> None:
     assert "was opened again after 5 records were lost" in told
     assert "closed its ledger: every budget counts as spent." in told
     document = json.loads(run("ledger", "show", "--state", state, "--json"))
-    assert document["data_sets"][0]["state"] == "closed: records were lost"
+    for row in document["data_sets"]:
+        assert row["state"] == "closed: records were lost, so all of it counts as spent"
+        assert row["remaining"] == 0
+        assert row["spent"] is None or row["spent"] >= row["total"]
+    assert "all of it counts as spent" in run("ledger", "show", "--state", state)
 
 
 def test_restore_asks_before_it_writes(state: Path) -> None:
@@ -173,6 +177,8 @@ def test_an_empty_journal_is_shown_as_empty(tmp_path: Path) -> None:
     write_identity(layout.identity, IDENTITY)
     SqliteJournal(layout.journal).close()
     assert "Nothing is recorded yet." in run("audit", "show", "--state", tmp_path / "state")
+    told = run("ledger", "show", "--state", tmp_path / "state")
+    assert told == "state has no data set on its books yet.\n"
 
 
 def test_the_program_exits_by_kind_and_prints_no_traceback(state: Path) -> None:

@@ -309,6 +309,20 @@ def test_a_server_that_fails_is_an_error_with_the_apps_traceback(
     assert "adapters/flower" not in err
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), ValueError("the display broke")])
+def test_what_a_listener_raises_is_not_taken_for_the_apps(error: BaseException) -> None:
+    def main(grid: Grid, context: Context) -> None:
+        list(grid.send_and_receive(training(grid)))
+
+    class Broken(list[Event]):
+        def append(self, _: Event) -> None:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        ran(main, events=Broken())
+    assert caught.value is error
+
+
 def test_ctrl_c_in_the_server_is_ctrl_c() -> None:
     def main(grid: Grid, context: Context) -> None:
         raise KeyboardInterrupt

@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from comity.api.results import SiteReport, TrainResult
-from comity.bootstrap import OpenSite, gateway_over, open_site, run_over_sites
+from comity.bootstrap import OpenSite, check_tables, gateway_over, open_site, run_over_sites
 from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan
 from comity.errors import ConfigError
 from comity.events import EventSink, ignore
 from comity.ids import DatasetName, FederationName, ReservationId, SiteName
-from comity.services.audit import describe, left_for_run
+from comity.services.audit import Left, describe, left_for_answers, left_for_run
 from comity.services.train import reserve_everywhere
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class Federation:
             BudgetExhausted: The plan does not fit at a site; nothing was trained, nothing spent.
             PolicyRefused: A site releases only into a secure sum.
             ConfigError: App, configuration or data set are wrong.
+            DataError: A table lacks, renames or moves a column of its schema, or cannot be
+                trained on; nothing was reserved.
         """
         name = DatasetName(dataset) if dataset else self._only_dataset()
+        check_tables((site.file for site in self._sites), name)
         reserved: dict[SiteName, ReservationId] = {}
         if plan is not None:
             gates = {site.name: site.gate for site in self._sites}
@@ -127,11 +130,27 @@ class Federation:
             ConfigError: There is no such site.
             Verification: A record was altered, removed or reordered.
         """
-        for one in self._sites:
-            if one.name == site:
-                chain = verified(one.journal.records())
-                return tuple(describe(record, one.name).sentence for record in chain)
-        raise ConfigError(f"there is no site {site}", hint=f"the sites are {', '.join(self.sites)}")
+        one = self._site(site)
+        chain = verified(one.journal.records())
+        return tuple(describe(record, one.name).sentence for record in chain)
+
+    def ledger(self, site: str) -> tuple[str, ...]:
+        """A site's privacy budgets in sentences: what was reserved, what ran, what is left.
+
+        Raises:
+            ConfigError: There is no such site.
+        """
+        one = self._site(site)
+        return tuple(line for name in one.policy.budgets for line in one.gate.ledger(name))
+
+    def left_for_answers(self, site: str) -> Left:
+        """What left a site in answer to questions, counted from its audit chain.
+
+        Raises:
+            ConfigError: There is no such site.
+            Verification: A record was altered, removed or reordered.
+        """
+        return left_for_answers(self._site(site).journal.records())
 
     def close(self) -> None:
         """Closes every site's journal and index."""
@@ -151,6 +170,12 @@ class Federation:
     def __repr__(self) -> str:
         return f"Federation({self._file.name!r}: {', '.join(self.sites)})"
 
+    def _site(self, name: str) -> OpenSite:
+        for one in self._sites:
+            if one.name == name:
+                return one
+        raise ConfigError(f"there is no site {name}", hint=f"the sites are {', '.join(self.sites)}")
+
     def _only_dataset(self) -> DatasetName:
         names = {name for site in self._sites for name in site.file.datasets}
         if len(names) != 1:
@@ -167,7 +192,7 @@ class Federation:
             arrays=outcome.arrays.get("arrays", {}),
             history={name: tuple(values) for name, values in history.items()},
             sites=tuple(_site_report(site, outcome, dataset) for site in self._sites),
-            dropouts=outcome.dropouts,
+            dropouts=outcome.site_dropouts,
             withheld=outcome.withheld,
             seconds=outcome.seconds,
         )

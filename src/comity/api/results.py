@@ -45,7 +45,7 @@ class TrainResult:
         arrays: The model's arrays by name.
         history: Figures of each round that sites let out, by name.
         sites: What left each site.
-        dropouts: Messages without a usable reply, by error class.
+        dropouts: Messages without a usable reply, by site and error class.
         withheld: Parts that stayed at their sites, by the policy that said so.
         seconds: Wall time.
     """
@@ -54,7 +54,7 @@ class TrainResult:
     arrays: Mapping[str, NDArray[Any]]
     history: Mapping[str, tuple[float, ...]]
     sites: tuple[SiteReport, ...]
-    dropouts: Mapping[str, int]
+    dropouts: Mapping[SiteName, Mapping[str, int]]
     withheld: Mapping[str, int]
     seconds: float
 
@@ -85,5 +85,11 @@ class TrainResult:
                 else ""
             )
             lines.append(f"  {site.site}: {site.released_bytes} bytes left{spent}")
+        for name, errors in self.dropouts.items():
+            told = ", ".join(
+                error if count == 1 else f"{error} ({count} times)"
+                for error, count in errors.items()
+            )
+            lines.append(f"  {name} dropped out: {told}")
         lines += [f"  withheld {count} x {policy}" for policy, count in self.withheld.items()]
         return "\n".join(lines)

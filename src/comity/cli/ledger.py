@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from comity.cli.state import open_state, state_option
-from comity.cli.terminal import console, json_option, print_json
+from comity.cli.terminal import console, json_option, print_json, print_table, print_wrapped
+from comity.core.policy.rule import Budget, Unit
 from comity.core.privacy.ledger import Account
+from comity.services.ledger import budget_state
+
+_COLUMNS: Final = ("data set", "total", "reserved", "spent", "remaining")
 
 
 @click.group()
@@ -27,7 +33,7 @@ def command() -> None:
 @state_option
 @json_option
 def show(folder: Path, *, as_json: bool) -> None:
-    """Show each data set's budget: total, reserved, spent, and what is enforced.
+    """Show each data set's budget: total, reserved, spent, and what remains for further plans.
 
     \b
     Example:
@@ -43,17 +49,9 @@ def show(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    table = Table(title=f"Privacy budget of {document['site']}", title_justify="left")
-    columns = ("data set", "unit", "total", "reserved", "spent", "enforced", "delta", "state")
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"data set", "state"} else "right")
-    for row in rows:
-        table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in columns))
-    console().print(table)
+    _print(state.site, rows)
     if document.get("behind"):
-        console().print(
-            f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
-        )
+        print_wrapped(console(), f"Nothing leaves this site: {document['behind']}.")
 
 
 @command.command()
@@ -82,11 +80,11 @@ def verify(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    console().print(
+    print_wrapped(
+        console(),
         f"{document['site']}: {document['records']} records verified, each linked to the one "
         f"before; the kept head agrees. Data sets: {document['data_sets']}, reservations: "
         f"{reservations}; nothing ran that was not reserved.",
-        soft_wrap=True,
     )
 
 
@@ -95,29 +93,58 @@ def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
         DpAccountant,
     )
 
-    accountant = DpAccountant()
-    reserved, spent = account.reserved, account.spent
+    reserved = account.reserved
     figures: dict[str, Any] = {
         "data_set": account.dataset,
         "unit": "",
         "total": None,
-        "reserved": 0.0,
-        "spent": 0.0,
-        "enforced": 0.0,
+        "reserved": None if closed else 0.0,
+        "spent": None if closed else 0.0,
+        "remaining": 0.0 if closed else None,
+        "enforced": None,
         "delta": account.delta,
-        "state": "closed: records were lost" if closed else "open" if account.opening else "new",
+        "state": "closed: records were lost, so all of it counts as spent" if closed else "new",
+        "note": "",
         "plan": [{**spend.event.as_record(), "count": spend.count} for spend in reserved.spends],
     }
-    if reserved.spends:
-        delta, order = float(account.delta), float(account.filter_order)
+    if account.epsilon and reserved.spends:
+        budget = Budget(
+            float(account.epsilon),
+            float(account.delta),
+            unit=Unit(reserved.spends[0].event.unit),
+            filter_order=float(account.filter_order),
+        )
+        found = budget_state(account, budget, DpAccountant(), closed=closed)
         figures |= {
-            "unit": reserved.spends[0].event.unit,
-            "total": float(account.epsilon),
-            "reserved": accountant.epsilon(reserved, delta),
-            "spent": accountant.epsilon(spent, delta) if spent.spends else 0.0,
-            "enforced": accountant.filter_epsilon(reserved, delta, order),
+            "unit": found.unit,
+            "total": found.epsilon_total,
+            "reserved": found.epsilon_plan,
+            "spent": found.epsilon_spent,
+            "remaining": found.epsilon_remaining,
+            "enforced": found.epsilon_enforced,
+            "state": found.state,
+            "note": found.told,
         }
     return figures
+
+
+def _print(site: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    out = console()
+    if not rows:
+        out.print(f"{site} has no data set on its books yet.", markup=False)
+        return
+    title = f"Privacy budget of {site} (epsilon)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "data set" else "right")
+    for row in rows:
+        table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in _COLUMNS))
+    print_table(out, table)
+    for row in rows:
+        claim = f"for one {row['unit']}, at delta {row['delta']}; " if row["unit"] else ""
+        print_wrapped(out, f"{row['data_set']}: {claim}{row['state']}.")
+        if row["note"]:
+            print_wrapped(out, f"That is: {row['note']}.")
 
 
 def _cell(value: object) -> str:

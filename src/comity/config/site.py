@@ -42,7 +42,8 @@ class DatasetFormat(StrEnum):
     CSV = "csv"
     """One file: a header line, then one record a line."""
     FOLDER = "folder"
-    """A folder that only the app itself understands, such as images."""
+    """A folder that the app itself understands, such as images; where it has a schema, every
+    `.csv` file in it is a table of that schema."""
 
 
 def _message_type(text: str) -> str:
@@ -91,7 +92,10 @@ class DatasetSection(Section):
         default=None, description="Made-up data of the same schema that anybody may see."
     )
     table_schema: TableSchema | None = Field(
-        default=None, alias="schema", description="The columns that the federation agreed on."
+        default=None,
+        alias="schema",
+        description="The columns that the federation agreed on; in a folder, "
+        "those of every `.csv` file in it.",
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from comity.core.chain.record import Record, verified
+from comity.core.policy.decide import COLLECTION_KINDS
 from comity.core.policy.rule import PartKind
 from comity.core.privacy.ledger import Bound, Committed, Freed, Opened, Reserved
 from comity.services.books import EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
@@ -29,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What left a site for one run, as its audit chain has it.
+    """What left a site for one purpose, as its audit chain has it.
 
     Attributes:
         parts: Released parts.
@@ -50,13 +51,28 @@ def left_for_run(records: Iterable[Record], run: str) -> Left:
     Raises:
         Verification: A record was altered, removed or reordered.
     """
+    return _counted(records, lambda body, _: bool(body["run"] == run))
+
+
+def left_for_answers(records: Iterable[Record]) -> Left:
+    """Counts what left of collections in answer to questions, after checking each link.
+
+    Raises:
+        Verification: A record was altered, removed or reordered.
+    """
+    return _counted(records, lambda _, part: part["kind"] in COLLECTION_KINDS)
+
+
+def _counted(
+    records: Iterable[Record], wanted: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+) -> Left:
     parts = size = unprotected = 0
     for record in verified(records):
         body: Mapping[str, Any] = record_body(record)
-        if record.kind != EXCHANGE or body["run"] != run:
+        if record.kind != EXCHANGE:
             continue
         for part in parts_of(body):
-            if part["outcome"] != "released":
+            if part["outcome"] != "released" or not wanted(body, part):
                 continue
             parts += 1
             size += int(str(part["size_bytes"]))

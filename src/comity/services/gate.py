@@ -45,7 +45,14 @@ from comity.ports import (
 from comity.release import Released, Withheld, claim_seal
 from comity.services.books import EXCHANGE, POLICY, Answered, parts_of, record_body
 from comity.services.custody import Custody, Note
-from comity.services.ledger import Admission, BudgetState, budget_of, budget_state, reserved
+from comity.services.ledger import (
+    Admission,
+    BudgetState,
+    budget_of,
+    budget_state,
+    budget_story,
+    reserved,
+)
 from comity.services.parts import Part, Weighed, refused, request_tag, weigh, within_quotas
 from comity.services.spend import Spender, Spending
 
@@ -258,6 +265,16 @@ class Gate:
             return budget_state(
                 state.account(dataset), budget, self._ports.accountant, closed=state.closed
             )
+
+    def ledger(self, dataset: DatasetName) -> tuple[str, ...]:
+        """A data set's account in sentences: what was reserved, what ran, what is left.
+
+        Raises:
+            PolicyRefused: The data set has no budget.
+        """
+        with self._lock:
+            account = self._custody.books.ledger.account(dataset)
+            return budget_story(account, self.budget(dataset))
 
     def head(self) -> SignedHead:
         """The journal's head, signed; it travels with every reply."""

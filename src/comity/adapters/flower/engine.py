@@ -16,6 +16,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from flwr.serverapp.exception import InconsistentMessageReplies
 from numpy.typing import NDArray
 
 from comity.adapters.flower.app import AppSource, LoadedApp, load_client, load_server
@@ -24,6 +25,7 @@ from comity.adapters.flower.crew import Crew
 from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
 from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
+from comity.adapters.flower.refusals import withheld_needed
 from comity.adapters.flower.seeds import (
     GeneratorStates,
     call_seed,
@@ -33,7 +35,7 @@ from comity.adapters.flower.seeds import (
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.flower.threads import ThreadCrew
 from comity.errors import ComityError, ConfigError, UnavailableError
-from comity.events import EventSink, RunFinished, ignore
+from comity.events import EventSink, RunFinished, ignore, marked, raised_by_listener
 from comity.ids import RunId, SiteName
 
 
@@ -81,6 +83,7 @@ class RunOutcome:
         exchanges: How many times the ServerApp sent messages.
         replies: Usable replies over all exchanges.
         dropouts: Messages without a usable reply, by error class.
+        site_dropouts: The same by site.
         withheld: Parts that sites withheld, counted by the policy that said so.
         released_bytes: Array bytes that left each site.
         seconds: Wall time of the whole run.
@@ -94,6 +97,7 @@ class RunOutcome:
     exchanges: int
     replies: int
     dropouts: Mapping[str, int]
+    site_dropouts: Mapping[SiteName, Mapping[str, int]]
     withheld: Mapping[str, int]
     released_bytes: Mapping[SiteName, int]
     seconds: float
@@ -125,7 +129,8 @@ def run_app(
     Raises:
         ConfigError: The app cannot be loaded, or its ServerApp raised.
         PolicyRefused: Sites release only into a secure sum, and this run has none.
-        UnavailableError: The workers do not start, or no site ever answered.
+        RefusedError: Every site's gate refused an exchange, or withheld what the strategy needs.
+        UnavailableError: The workers do not start, no site ever answered, or none ever trained.
     """
     settings = settings or EngineSettings()
     if not sites:
@@ -134,12 +139,12 @@ def run_app(
         raise UnavailableError("another run is under way in this process", hint="wait for it")
     started, states = time.monotonic(), GeneratorStates.now()
     number = secrets.randbits(63)
-    identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
+    identity = RunIdentity(number, RunId(f"{number:016x}"), settings.seed, app.digest)
     try:
         crew = _crew(app, number, len(sites), settings)
         try:
             server = _ready(app, crew)
-            grid = LocalGrid(empty_run(number), identity, sites, crew, events)
+            grid = LocalGrid(empty_run(number), identity, sites, crew, marked(events))
             with _torch_threads(settings.threads_per_call):
                 state = _run_server(server, app, identity, grid)
         finally:
@@ -196,6 +201,7 @@ def _run_server(
             f"no site ever gave a usable reply: {seen or 'time ran out'}",
             hint="the sites' own output above says why",
         )
+    grid.refusals.check_trained()
     return context.state
 
 
@@ -205,9 +211,15 @@ def _call_server(server: ServerApp, grid: LocalGrid, context: Context) -> None:
     except (ComityError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the wall: a ServerApp may call sys.exit
+        if raised_by_listener(error):
+            raise  # a progress display failed, not the app
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
+        refused = withheld_needed(grid.tally.withheld)
+        if isinstance(error, InconsistentMessageReplies) and refused is not None:
+            raise refused from error
         print_app_traceback(error)
+        grid.refusals.check_trained()
         withheld = ", ".join(grid.tally.withheld)
         raise ConfigError(
             f"the ServerApp raised {type(error).__name__}: {error}",
@@ -245,6 +257,7 @@ def _outcome(identity: RunIdentity, tally: Tally, seconds: float, state: RecordD
         tally.exchanges,
         tally.replies,
         tally.dropouts,
+        tally.site_dropouts,
         tally.withheld,
         tally.released_bytes,
         seconds,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ from comity.adapters.flower.private_names import (
     reply_to,
     with_metadata,
 )
+from comity.adapters.flower.refusals import Refusals
 from comity.adapters.flower.seeds import call_seed, simulated_secret
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, send_out
 from comity.errors import ConfigError, PolicyRefused
@@ -64,6 +66,7 @@ class Tally:
     exchanges: int = 0
     replies: int = 0
     dropouts: dict[str, int] = field(default_factory=dict)
+    site_dropouts: dict[SiteName, Counter[str]] = field(default_factory=dict)
     released_bytes: dict[SiteName, int] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)
     first_exchange_s: float = 0.0
@@ -102,6 +105,7 @@ class LocalGrid(Grid):
         events: EventSink,
     ) -> None:
         self.tally = Tally(released_bytes=dict.fromkeys((site.name for site in sites), 0))
+        self.refusals = Refusals()
         self._run = run
         self._identity = identity
         self._sites = {FIRST_NODE + index: site for index, site in enumerate(sites)}
@@ -151,7 +155,7 @@ class LocalGrid(Grid):
             self._polled_s = now
             if self._polls > _MAX_SLOW_POLLS + 1:
                 raise ConfigError(
-                    f"the ServerApp waits for more than the {len(self._sites)} sites of this run",
+                    f"the ServerApp waits for more sites than this run has ({len(self._sites)})",
                     hint="raise --sites, or lower the strategy's min_available_nodes",
                 )
         return list(self._sites)
@@ -178,6 +182,7 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
         wanted = list(message_ids)
         with self._turn:
@@ -194,6 +199,7 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
         sent = list(messages)
         with self._turn:
@@ -228,6 +234,7 @@ class LocalGrid(Grid):
             site.dataset,
         )
         call = Call(number, node_id, self._configs[node_id], sent, self._seed(site, number))
+        self.refusals.sent(ordinal)
         self._sent[number] = _Sent(call, site, exchange, ordinal, time.monotonic())
         self._by_id[message.metadata.message_id] = number
         return call
@@ -274,17 +281,20 @@ class LocalGrid(Grid):
 
     def _count(self, sent: _Sent, out: Outgoing) -> None:
         tally, name = self.tally, sent.site.name
+        self.refusals.took(sent.ordinal, sent.exchange.message_type, name, out)
         for refusal in out.withheld:
             tally.withheld[refusal.policy] = tally.withheld.get(refusal.policy, 0) + 1
         tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
+            tally.site_dropouts.setdefault(name, Counter())[out.failure] += 1
             exchange = sent.exchange.exchange
             self._events(SiteDropped(self._identity.name, name, exchange, out.failure))
         else:
             tally.replies += 1
 
     def _check_refusals(self) -> None:
+        self.refusals.check()
         if not self._refused:
             return
         policy, sites = min(self._refused.items())

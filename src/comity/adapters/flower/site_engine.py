@@ -25,7 +25,7 @@ from comity.adapters.flower.wire import array_bytes
 from comity.core.policy.decide import decide_reply
 from comity.core.policy.rule import PartKind, Rule, SitePolicy
 from comity.core.privacy.event import PrivacyEvent, Spend
-from comity.errors import ComityError, DataError, Malformed, UnavailableError
+from comity.errors import ComityError, DataError, Malformed, RefusedError, UnavailableError
 from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
 from comity.ports import Exchange
 from comity.release import Released, Withheld
@@ -71,6 +71,7 @@ class Outgoing:
         failure: Why the site gave no usable reply: the app's own class name only where the policy
             lets error texts out, else one of a fixed set; empty when it gave one.
         size_bytes: Array bytes that left.
+        refused: The refusal of the site's own gate, for the operator of the site only.
     """
 
     content: RecordDict | Error
@@ -78,6 +79,7 @@ class Outgoing:
     unsummed: tuple[str, ...] = ()
     failure: str = ""
     size_bytes: int = 0
+    refused: RefusedError | None = None
 
 
 class DecodedArrays(Mapping[str, NDArray[Any]]):
@@ -138,7 +140,8 @@ def send_out(
         if site.policy is not None:
             decision = decide_reply(site.policy.train, exchange.message_type, PartKind.ERROR)
             text = text if decision.allowed else decision.reason
-        return Outgoing(Error(APP_RAISED, text), failure=name)
+        own = error if isinstance(error, RefusedError) else None
+        return Outgoing(Error(APP_RAISED, text), failure=name, refused=own)
 
 
 def _tell_owner(site: SiteName, error: ComityError) -> None:
