@@ -245,7 +245,7 @@ FAULTS = [
     (
         "[train.site-noise]\nclip-norm = -1\nnoise-multiplier = 1",
         "train.site-noise.clip-norm",
-        "is -1, and must be above 0",
+        "is -1, and must be at least 1e-100",
     ),
     (
         "[limits]\nmax-line-bytes = 1979-05-27",

@@ -111,8 +111,10 @@ class BudgetSection(Section):
 class SiteNoiseSection(Section):
     """`[train.site-noise]`: the gate clips and noises each whole contribution itself."""
 
-    clip_norm: float = Field(gt=0, description="Bound on the L2 norm of an update.")
-    noise_multiplier: float = Field(gt=0, description="Noise deviation over the clip norm.")
+    clip_norm: float = Field(ge=1e-100, le=1e100, description="Bound on the L2 norm of an update.")
+    noise_multiplier: float = Field(
+        ge=0.01, le=1e6, description="Noise deviation over the clip norm."
+    )
 
 
 class PartRules(Section):

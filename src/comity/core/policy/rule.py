@@ -66,10 +66,12 @@ class SiteNoise:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        for name in ("clip_norm", "noise_multiplier"):
+        for name, low, high in (("clip_norm", 1e-100, 1e100), ("noise_multiplier", 0.001, 1e6)):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}", hint=f"set {name} to a number above 0")
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"{name} is {value}", hint=f"set {name} between {low:g} and {high:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
