@@ -44,12 +44,28 @@ def show(folder: Path, *, as_json: bool) -> None:
         print_json(document)
         return
     table = Table(title=f"Privacy budget of {document['site']}", title_justify="left")
-    columns = ("data set", "unit", "total", "reserved", "spent", "enforced", "delta", "state")
+    columns = (
+        "data set",
+        "unit",
+        "total",
+        "reserved",
+        "spent",
+        "enforced",
+        "delta",
+        "state",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column in {"data set", "state"} else "right")
     for row in rows:
         table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in columns))
     console().print(table)
+    for row in rows:
+        if row["order"]:
+            console().print(
+                f"{row['data_set']}: plans chosen after outputs enter by the Renyi filter at order "
+                f"{float(row['order']):g}.",
+                soft_wrap=True,
+            )
     if document.get("behind"):
         console().print(
             f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
@@ -104,6 +120,7 @@ def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
         "reserved": 0.0,
         "spent": 0.0,
         "enforced": 0.0,
+        "order": account.filter_order,
         "delta": account.delta,
         "state": "closed: records were lost" if closed else "open" if account.opening else "new",
         "plan": [{**spend.event.as_record(), "count": spend.count} for spend in reserved.spends],

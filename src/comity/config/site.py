@@ -103,9 +103,17 @@ class BudgetSection(Section):
     unit: Annotated[Unit, Strict(strict=False)] = Field(
         default=Unit.RECORD, description="What is protected: `record`, `person` or `site`."
     )
-    filter_order: float = Field(
-        default=4.0, gt=1, le=1024, description="Renyi order of the filter for adaptive plans."
+    filter_order: float | None = Field(
+        default=None,
+        gt=1,
+        le=1024,
+        description="Renyi order of the filter for plans chosen after outputs; left out, the "
+        "smallest whole one whose conversion costs at most half of epsilon.",
     )
+
+    def value(self) -> Budget:
+        """The value that the ledger decides by."""
+        return Budget(self.epsilon, self.delta, unit=self.unit, filter_order=self.filter_order)
 
 
 class SiteNoiseSection(Section):
@@ -241,12 +249,7 @@ class SiteFile(Section):
 
     def policy(self) -> SitePolicy:
         """All that the owner decided, as the gate's value."""
-        budgets = {
-            DatasetName(name): Budget(
-                budget.epsilon, budget.delta, unit=budget.unit, filter_order=budget.filter_order
-            )
-            for name, budget in self.budgets.items()
-        }
+        budgets = {DatasetName(name): budget.value() for name, budget in self.budgets.items()}
         collections = {
             CollectionName(name): CollectionPolicy(
                 CollectionName(name),

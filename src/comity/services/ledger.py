@@ -84,7 +84,7 @@ def budget_state(
     """Figures of one account under its owner's budget."""
     plan = _epsilon(accountant, account.reserved, budget)
     spent = _epsilon(accountant, account.spent, budget)
-    enforced = _filter_epsilon(accountant, account.reserved, budget)
+    enforced = _filter_epsilon(accountant, account.reserved, budget, filter_order(account, budget))
     if closed:
         plan, spent = max(plan, budget.epsilon), max(spent, budget.epsilon)
     return BudgetState(
@@ -118,7 +118,7 @@ def reserved(
         plan=plan,
         epsilon=repr(budget.epsilon),
         delta=repr(budget.delta),
-        filter_order=repr(budget.filter_order),
+        filter_order=repr(filter_order(state.account(dataset), budget)),
         basis=admit(state.account(dataset), budget, plan, ports.accountant),
         accountant=ports.accountant.version(),
     )
@@ -134,14 +134,15 @@ def admit(account: Account, budget: Budget, plan: Plan, accountant: Accountant) 
     """
     _check_kind(account, budget, plan)
     basis = PLAN_BASIS if account.opening is None else FILTER_BASIS
+    order = filter_order(account, budget)
 
     def epsilon(candidate: Plan) -> float:
         held = account.reserved + candidate
         if account.opening is None:
             return _epsilon(accountant, held, budget)
         return max(
-            _filter_epsilon(accountant, held, budget),
-            _filter_epsilon(accountant, account.opening, budget),
+            _filter_epsilon(accountant, held, budget, order),
+            _filter_epsilon(accountant, account.opening, budget, order),
         )
 
     needed = epsilon(plan)
@@ -202,7 +203,7 @@ def _check_kind(account: Account, budget: Budget, plan: Plan) -> None:
             f"data set {account.dataset}: plans of different adjacency do not add up",
             hint=f"use one of {', '.join(sorted(adjacencies))} for all of them",
         )
-    order = repr(budget.filter_order)
+    order = repr(filter_order(account, budget))
     if account.opening is not None and account.filter_order not in {"", order}:
         raise PolicyRefused(
             f"data set {account.dataset}: filter_order is {order}, yet it was fixed at "
@@ -215,10 +216,20 @@ def _epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
     return accountant.epsilon(plan, budget.delta) if plan.spends else 0.0
 
 
-def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
+def filter_order(account: Account, budget: Budget) -> float:
+    """The order of a data set's filter.
+
+    The owner's, where one is set; else the one that was fixed before the first output; else the
+    usual one for the budget.
+    """
+    fixed = account.opening is not None and account.filter_order
+    return float(fixed) if fixed and budget.filter_order is None else budget.order
+
+
+def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget, order: float) -> float:
     if not plan.spends:
         return 0.0
-    return accountant.filter_epsilon(plan, budget.delta, budget.filter_order)
+    return accountant.filter_epsilon(plan, budget.delta, order)
 
 
 def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:

@@ -31,6 +31,7 @@ _GRID: Final = 1e-4
 _MAX_COUNT: Final = 1_000_000
 _CACHED: Final = 512
 _HOPELESS: Final = 50.0
+_QUICK_ORDERS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 _NEIGHBOURS: Final = {
     Adjacency.ADD_OR_REMOVE_ONE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     Adjacency.REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -77,7 +78,7 @@ class DpAccountant:
 def _plan_epsilon(plan: Plan, delta: float, grid: float) -> float:
     if not plan.spends:
         return 0.0
-    quick = rdp.RdpAccountant(neighboring_relation=_neighbours(plan))
+    quick = rdp.RdpAccountant(_QUICK_ORDERS, _neighbours(plan))
     if all(quick.supports(_dp_event(spend.event)) for spend in plan.spends):
         epsilon = _composed(quick, plan, delta)
         if epsilon > _HOPELESS:
