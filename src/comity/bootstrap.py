@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from comity.events import EventSink, ignore
 from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
+    from comity.adapters.flower.app import LoadedApp
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
     from comity.config.federation import AskSection, FederationFile
@@ -65,33 +66,59 @@ def run_flower_app(
         return run_app(app, _guarded_sites(names, policy, journals, events), settings, events)
 
 
-def run_over_sites(
-    folder: Path,
-    sites: Sequence[OpenSite],
-    reserved: tuple[DatasetName, Mapping[SiteName, ReservationId]],
-    run: tuple[Sequence[str], int],
-    events: EventSink = ignore,
-) -> RunOutcome:
-    """Runs the Flower app in `folder` over open sites, each behind its gate.
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A Flower app that was read and checked, and the open sites that it will run over."""
+
+    app: LoadedApp
+    sites: Sequence[SimulatedSite]
+
+    def run(
+        self,
+        reserved: Mapping[SiteName, ReservationId],
+        seed: int,
+        events: EventSink = ignore,
+    ) -> RunOutcome:
+        """Runs the app over the sites, each behind its gate.
+
+        Args:
+            reserved: What the run reserved at each site.
+            seed: Of all app randomness but privacy noise.
+            events: Told what happens.
+
+        Raises:
+            ConfigError: The app cannot be loaded, or its ServerApp raised.
+            PolicyRefused: A site's parts leave only inside a secure sum, and there is none.
+        """
+        from comity.adapters.flower.engine import (  # noqa: PLC0415 - flwr where it is used
+            EngineSettings,
+            run_app,
+        )
+        from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
+
+        sites = [replace(site, reservation=reserved.get(site.name)) for site in self.sites]
+        with quiet():
+            return run_app(self.app, sites, EngineSettings(seed=seed), events)
+
+
+def prepare_run(
+    folder: Path, sites: Sequence[OpenSite], dataset: DatasetName, overrides: Sequence[str]
+) -> PreparedRun:
+    """Reads the Flower app in `folder` for open sites; runs none of its code, reserves nothing.
 
     Args:
         folder: Holds the app's ``pyproject.toml``.
         sites: The sites; the app finds the data set's path as ``data-path``.
-        reserved: The data set, and what the run reserved of it at each site.
-        run: ``key=value`` over the app's run configuration, and the seed.
-        events: Told what happens.
+        dataset: The data set.
+        overrides: ``key=value`` over the app's run configuration.
 
     Raises:
         ConfigError: App or overrides are wrong, or a site lacks the data set.
-        PolicyRefused: A site's parts leave only inside a secure sum, and there is none.
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
-    from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
-    from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
 
-    dataset, reservations = reserved
-    overrides, seed = run
+    app = read_app(folder, overrides)
     simulated = []
     for site in sites:
         section = site.file.datasets.get(dataset)
@@ -106,12 +133,10 @@ def run_over_sites(
                 site.gate,
                 site.policy,
                 dataset,
-                reservations.get(site.name),
-                {"data-path": str(section.path)},
+                node_config={"data-path": str(section.path)},
             )
         )
-    with quiet():
-        return run_app(read_app(folder, overrides), simulated, EngineSettings(seed=seed), events)
+    return PreparedRun(app, simulated)
 
 
 def _guarded_sites(

@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from comity.api.results import SiteReport, TrainResult
-from comity.bootstrap import OpenSite, gateway_over, open_site, run_over_sites
+from comity.bootstrap import OpenSite, gateway_over, open_site, prepare_run
 from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan
 from comity.errors import ConfigError
 from comity.events import EventSink, ignore
-from comity.ids import DatasetName, FederationName, ReservationId, SiteName
+from comity.ids import DatasetName, FederationName, SiteName
 from comity.services.audit import describe, left_for_run
-from comity.services.train import reserve_everywhere
+from comity.services.train import reserved_everywhere
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import RunOutcome
@@ -96,18 +96,18 @@ class Federation:
 
         Raises:
             BudgetExhausted: The plan does not fit at a site; nothing was trained, nothing spent.
+                A run that fails otherwise gives its plan back wherever nothing of it left.
             PolicyRefused: A site releases only into a secure sum.
             ConfigError: App, configuration or data set are wrong.
         """
         name = DatasetName(dataset) if dataset else self._only_dataset()
-        reserved: dict[SiteName, ReservationId] = {}
-        if plan is not None:
-            gates = {site.name: site.gate for site in self._sites}
-            reserved = reserve_everywhere(gates, name, plan, purpose=f"train {Path(app).name}")
         overrides = [f"{key}={_toml(value)}" for key, value in (run_config or {}).items()]
-        outcome = run_over_sites(
-            Path(app), self._sites, (name, reserved), (overrides, seed), events
-        )
+        # All that can be wrong with app and data set is found before a budget is touched.
+        prepared = prepare_run(Path(app), self._sites, name, overrides)
+        gates = {site.name: site.gate for site in self._sites} if plan is not None else {}
+        purpose = f"train {Path(app).name}"
+        with reserved_everywhere(gates, name, plan or Plan(()), purpose=purpose) as reserved:
+            outcome = prepared.run(reserved, seed, events)
         return self._result(outcome, name)
 
     def ask(self, question: str, *, asker: str) -> Answer:

@@ -10,12 +10,14 @@ from rich.table import Table
 
 from comity.cli.state import open_state, state_option
 from comity.cli.terminal import console, json_option, print_json
-from comity.core.privacy.ledger import Account
+from comity.core.privacy.ledger import Account, Freed, LedgerState, plan_record
+from comity.errors import WrongStage
+from comity.ids import ReservationId
 
 
 @click.group()
 def command() -> None:
-    """Show or verify a site's privacy budget.
+    """Show or verify a site's privacy budget; free what was reserved and never used.
 
     \b
     Example:
@@ -29,6 +31,8 @@ def command() -> None:
 def show(folder: Path, *, as_json: bool) -> None:
     """Show each data set's budget: total, reserved, spent, and what is enforced.
 
+    Plans of which nothing has left are listed with their ids: comity ledger free gives one back.
+
     \b
     Example:
       comity ledger show --state .comity/site-a
@@ -38,6 +42,7 @@ def show(folder: Path, *, as_json: bool) -> None:
         closed = books.ledger.closed
         rows = [_figures(account, closed=closed) for account in books.ledger.accounts.values()]
         document = {"site": state.site, "records": books.head.sequence, "data_sets": rows}
+        document["unused"] = unused = _unused(books.ledger)
         if state.custody.behind:
             document["behind"] = state.custody.behind
     if as_json:
@@ -66,6 +71,13 @@ def show(folder: Path, *, as_json: bool) -> None:
                 f"{float(row['order']):g}.",
                 soft_wrap=True,
             )
+    for held in unused:
+        console().print(
+            f"Reserved and unused: {held['reservation']} on {held['data_set']}, "
+            f"{sum(int(item['count']) for item in held['plan'])} events.",
+            markup=False,
+            soft_wrap=True,
+        )
     if document.get("behind"):
         console().print(
             f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
@@ -104,6 +116,54 @@ def verify(folder: Path, *, as_json: bool) -> None:
         f"{reservations}; nothing ran that was not reserved.",
         soft_wrap=True,
     )
+
+
+@command.command()
+@click.argument("reservation")
+@state_option
+@json_option
+def free(reservation: str, folder: Path, *, as_json: bool) -> None:
+    """Give a reserved plan back of which nothing has left; recorded in the journal.
+
+    For a plan whose run was killed: a run that fails frees its plans itself. Refused if anything of
+    the plan left. The ids of unused plans stand in: comity ledger show.
+
+    \b
+    Example:
+      comity ledger free 5f1c0a9be2d34b7790aa16bd03c1e824 --state .comity/site-a
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    with open_state(folder, read_only=False) as state:
+        account, held = state.custody.books.ledger.reservation(ReservationId(reservation))
+        if held.freed:
+            raise WrongStage(f"reservation {reservation} was given back before")
+        head = state.custody.commit([Freed(held.reservation)])
+        document = {
+            "site": state.site,
+            "data_set": account.dataset,
+            "freed": held.reservation,
+            "records": head.sequence,
+        }
+    if as_json:
+        print_json(document)
+        return
+    console().print(
+        f"{document['site']}: reservation {reservation} on {document['data_set']} was given back.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _unused(ledger: LedgerState) -> list[dict[str, Any]]:
+    return [
+        {
+            "reservation": held.reservation,
+            "data_set": account.dataset,
+            "plan": plan_record(held.plan),
+        }
+        for account in ledger.accounts.values()
+        for held in account.reservations.values()
+        if not (held.freed or held.spent.spends)
+    ]
 
 
 def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
