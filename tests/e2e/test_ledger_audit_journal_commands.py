@@ -235,3 +235,17 @@ def test_a_plan_of_which_something_left_is_not_given_back(state: Path) -> None:
     assert "it stays spent" in error.message
     unknown = run("ledger", "free", "nothing", "--state", state, fails=True)
     assert "there is no reservation nothing" in unknown.message
+
+
+@pytest.mark.parametrize("content", ["{}", "nonsense", "", '{"schema_version":99}'])
+def test_a_damaged_head_is_named_by_path_and_can_be_restored_from(
+    state: Path, content: str
+) -> None:
+    head = layout_of(state).head
+    head.write_text(content)
+    error = run("ledger", "verify", "--state", state, fails=True)
+    assert str(head) in error.message
+    assert "comity journal restore" in error.hint
+    assert "is open again" in run("journal", "restore", "--state", state, "--yes")
+    assert head.with_name("head.json.damaged").read_text() == content
+    assert "records verified" in run("ledger", "verify", "--state", state)

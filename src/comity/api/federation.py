@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan
 from comity.errors import ConfigError
-from comity.events import EventSink, ignore
+from comity.events import Event, EventSink, JournalStarted, ignore
 from comity.ids import DatasetName, FederationName, SiteName
 from comity.services.audit import describe, left_for_run
 from comity.services.train import reserved_everywhere
@@ -51,11 +52,13 @@ class Federation:
 
         Args:
             file: A federation file whose sites have site files.
-            events: Told what happens.
+            events: Told what happens; by default a line on standard error where a site with a
+                budget begins a fresh journal.
 
         Raises:
             ConfigError: With all faults of all files at once.
             UnavailableError: A state folder cannot be written, or is in use.
+            JournalBehind: A state folder is gone or an old copy, by the head kept beside `file`.
         """
         federation = load_federation_file(Path(file))
         files = federation.load_site_files()
@@ -64,9 +67,12 @@ class Federation:
                 f"{file}: no site of this federation is on this machine",
                 hint="give each of [[sites]] a file",
             )
-        name = FederationName(federation.name)
+        name, folder = FederationName(federation.name), Path(file).absolute().parent
+        events = _tell_of_fresh_journals if events is ignore else events
         with contextlib.ExitStack() as stack:
-            sites = [stack.enter_context(open_site(one, name, events)) for one in files]
+            sites = [
+                stack.enter_context(open_site(one, name, events, folder=folder)) for one in files
+            ]
             return cls(federation, sites, stack.pop_all())
 
     @property
@@ -171,6 +177,11 @@ class Federation:
             withheld=outcome.withheld,
             seconds=outcome.seconds,
         )
+
+
+def _tell_of_fresh_journals(event: Event) -> None:
+    if isinstance(event, JournalStarted):
+        sys.stderr.write(f"{event}\n")
 
 
 def _site_report(site: OpenSite, outcome: RunOutcome, dataset: DatasetName) -> SiteReport:

@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from comity.cli.terminal import console, json_option, print_json
+from comity.events import Event, JournalStarted
 
 if TYPE_CHECKING:
     from comity.services.answer import Answer
@@ -45,12 +46,18 @@ def command(
     from comity.config.federation import load_federation_file  # noqa: PLC0415 - likewise
 
     file = load_federation_file(federation)
-    with open_gateway(file, ingest=not as_indexed) as gateway:
+    folder = federation.absolute().parent
+    with open_gateway(file, ingest=not as_indexed, events=_events, folder=folder) as gateway:
         answer = gateway.ask(question, asker=asker)
     if as_json:
         print_json(answer.record())
     else:
         print_answer(answer)
+
+
+def _events(event: Event) -> None:
+    if isinstance(event, JournalStarted):
+        click.echo(str(event), err=True)
 
 
 def print_answer(answer: Answer) -> None:

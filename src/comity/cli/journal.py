@@ -9,7 +9,7 @@ import click
 
 from comity.adapters.store.heads import read_head
 from comity.adapters.store.system import SystemRng
-from comity.cli.state import open_state, state_option
+from comity.cli.state import damaged_head, open_state, set_head_aside, state_option
 from comity.cli.terminal import console, json_option, print_json
 from comity.services.custody import Note
 
@@ -47,6 +47,11 @@ def restore(folder: Path, known: Path | None, reason: str, *, yes: bool, as_json
     Example:
       comity journal restore --state .comity/site-a --reason "disk failed on Monday"
     """  # noqa: D301 - click reads \b as "keep these lines"
+    damage = damaged_head(folder)
+    if damage:
+        if not yes:
+            click.confirm(f"{damage}.\nSet it aside and go on?", abort=True, err=True)
+        set_head_aside(folder)
     with open_state(folder, read_only=False) as state:
         behind = state.custody.behind
         if behind and not yes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,46 +43,13 @@ def show(folder: Path, *, as_json: bool) -> None:
         closed = books.ledger.closed
         rows = [_figures(account, closed=closed) for account in books.ledger.accounts.values()]
         document = {"site": state.site, "records": books.head.sequence, "data_sets": rows}
-        document["unused"] = unused = _unused(books.ledger)
+        document["unused"] = _unused(books.ledger)
         if state.custody.behind:
             document["behind"] = state.custody.behind
     if as_json:
         print_json(document)
         return
-    table = Table(title=f"Privacy budget of {document['site']}", title_justify="left")
-    columns = (
-        "data set",
-        "unit",
-        "total",
-        "reserved",
-        "spent",
-        "enforced",
-        "delta",
-        "state",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"data set", "state"} else "right")
-    for row in rows:
-        table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in columns))
-    console().print(table)
-    for row in rows:
-        if row["order"]:
-            console().print(
-                f"{row['data_set']}: plans chosen after outputs enter by the Renyi filter at order "
-                f"{float(row['order']):g}.",
-                soft_wrap=True,
-            )
-    for held in unused:
-        console().print(
-            f"Reserved and unused: {held['reservation']} on {held['data_set']}, "
-            f"{sum(int(item['count']) for item in held['plan'])} events.",
-            markup=False,
-            soft_wrap=True,
-        )
-    if document.get("behind"):
-        console().print(
-            f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
-        )
+    _print(document)
 
 
 @command.command()
@@ -151,6 +119,43 @@ def free(reservation: str, folder: Path, *, as_json: bool) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    table = Table(title=f"Privacy budget of {document['site']}", title_justify="left")
+    columns = (
+        "data set",
+        "unit",
+        "total",
+        "reserved",
+        "spent",
+        "enforced",
+        "delta",
+        "state",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"data set", "state"} else "right")
+    for row in document["data_sets"]:
+        table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in columns))
+    console().print(table)
+    for row in document["data_sets"]:
+        if row["order"]:
+            console().print(
+                f"{row['data_set']}: plans chosen after outputs enter by the Renyi filter at order "
+                f"{float(row['order']):g}.",
+                soft_wrap=True,
+            )
+    for held in document["unused"]:
+        console().print(
+            f"Reserved and unused: {held['reservation']} on {held['data_set']}, "
+            f"{sum(int(item['count']) for item in held['plan'])} events.",
+            markup=False,
+            soft_wrap=True,
+        )
+    if document.get("behind"):
+        console().print(
+            f"Nothing leaves this site: {document['behind']}.", markup=False, soft_wrap=True
+        )
 
 
 def _unused(ledger: LedgerState) -> list[dict[str, Any]]:

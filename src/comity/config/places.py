@@ -38,11 +38,20 @@ def _shared_sources(document: Mapping[str, Any], folder: Path) -> Iterator[Found
     seen: list[tuple[str, Path]] = []
     for path, place in _places(document, folder):
         for other, taken in seen:
-            if place == taken or place in taken.parents or taken in place.parents:
-                relation = "is the same place as" if place == taken else "overlaps"
+            same = place == taken or _same_file(place, taken)
+            if same or place in taken.parents or taken in place.parents:
+                relation = "is the same place as" if same else "overlaps"
                 problem = f"{relation} {other}: {place}"
                 yield path, problem, "give each its own file or folder: one source has one name"
         seen.append((path, place))
+
+
+def _same_file(place: Path, other: Path) -> bool:
+    """Whether two paths are one file or folder on disk: hard links, or mounts of one folder."""
+    try:
+        return place.samefile(other)
+    except OSError:
+        return False
 
 
 def _places(document: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Path]]:
