@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,10 +134,19 @@ def prepare_run(
                 site.gate,
                 site.policy,
                 dataset,
-                node_config={"data-path": str(section.path)},
+                node_config={"data-path": str(section.path), **_bounds(site.file, dataset)},
             )
         )
     return PreparedRun(app, simulated)
+
+
+def _bounds(file: SiteFile, dataset: DatasetName) -> dict[str, int]:
+    """The most records that a trainer may claim privacy for: what its delta holds for."""
+    records, budget = file.datasets[dataset].records, file.budgets.get(dataset)
+    if budget is None:
+        return {}
+    most = math.ceil(1 / budget.delta) - 1
+    return {"max-records": most if records is None else min(most, records)}
 
 
 def _guarded_sites(

@@ -19,6 +19,7 @@ SITE = """
 name = "a"
 [datasets.patients]
 path = "patients.csv"
+records = 9
 mock = "mock.csv"
 [budgets.patients]
 epsilon = 20

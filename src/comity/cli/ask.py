@@ -65,15 +65,16 @@ def print_answer(answer: Answer) -> None:
     from comity.core.answer.plain import plain  # noqa: PLC0415 - shown texts are untrusted
 
     out = console()
-    out.print(Text(answer.text))
+    out.print(Text("\n".join(plain(line) for line in answer.text.split("\n"))))
     if answer.citations:
         out.print()
     for one in answer.citations:
-        out.print(Text(f"[{one.number}] {one.site}, {one.title} ({plain(one.document)})"))
+        out.print(Text(f"[{one.number}] {one.site}, {plain(one.title)} ({plain(one.document)})"))
         out.print(Text(f"    “{plain(one.quote)}”"))
     if answer.closed:
         out.print(Text("\nClosed to you:"))
     for closed in answer.closed:
-        out.print(Text(f"  {closed.site}, {closed.collection}: {closed.reason} ({closed.policy})"))
+        place = f"{closed.site}, {closed.collection}"
+        out.print(Text(f"  {place}: {plain(closed.reason)} ({plain(closed.policy)})"))
     for silent in answer.silent:
-        out.print(Text(f"No answer from {silent.site}: {silent.reason}"))
+        out.print(Text(f"No answer from {silent.site}: {plain(silent.reason)}"))

@@ -25,6 +25,7 @@ def check_tables(sites: Iterable[SiteFile]) -> None:
             with _collected(problems):
                 table = _table(site, name)
                 if table is not None:
+                    _check_records(site, name, len(table.labels))
                     found.setdefault(name, {})[SiteName(site.name)] = table
     for name, tables in found.items():
         with _collected(problems, f"data set {name}: "):
@@ -43,6 +44,27 @@ def _collected(problems: list[DataError], where: str = "") -> Iterator[None]:
         yield
     except DataError as error:
         problems.append(DataError(where + error.message, hint=error.hint))
+
+
+def _check_records(site: SiteFile, name: str, found: int) -> None:
+    """Checks that a table is no larger than its site file says, and delta small enough for it.
+
+    Raises:
+        DataError: It is not.
+    """
+    records, budget = site.datasets[name].records, site.budgets.get(name)
+    if budget is not None and budget.delta * found >= 1:
+        raise DataError(
+            f"site {site.name}: data set {name} holds {found:,} records, and its delta is "
+            f"{budget.delta:g}, which is not below one over that",
+            hint=f"set budgets.{name}.delta to at most {1 / (10 * found):.1g}",
+        )
+    if records is not None and found > records:
+        raise DataError(
+            f"site {site.name}: data set {name} holds {found:,} records; its site file says at "
+            f"most {records:,}",
+            hint=f"set datasets.{name}.records to at least {found}",
+        )
 
 
 def _table(site: SiteFile, name: str) -> Table | None:

@@ -108,6 +108,9 @@ def _budgets(document: Mapping[str, Any]) -> Iterator[Found]:
             hint = did_you_mean(name, datasets) if datasets else f"add [datasets.{name}]"
             yield dotted(("budgets", name)), "names no data set of this file", hint
         delta, records = nested(budget).get("delta"), nested(datasets.get(name)).get("records")
+        if name in datasets and records is None:
+            problem = f"is missing, and budgets.{name} bounds delta by it"
+            yield dotted(("datasets", name, "records")), problem, "write how many it holds at most"
         if _number(delta) and _number(records) and records >= 1 and 1 / records <= delta < 1:
             problem = f"is {delta}, and must be below one over the records ({shown(records)})"
             yield (

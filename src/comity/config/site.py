@@ -85,7 +85,10 @@ class DatasetSection(Section):
         default=Unit.RECORD, description="What one line of it stands for: `record` or `person`."
     )
     records: int | None = Field(
-        default=None, ge=1, description="How many records it holds at least; bounds delta."
+        default=None,
+        ge=1,
+        description="How many records it holds at most; delta must be below one over it. Needed "
+        "where it has a budget.",
     )
     mock: SourcePath | None = Field(
         default=None, description="Made-up data of the same schema that anybody may see."
