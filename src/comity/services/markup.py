@@ -22,7 +22,7 @@ _VOID: Final = frozenset(
     | {"wbr", "param"}
 )
 _OPEN_ENDED: Final = frozenset({"p", "li", "dt", "dd", "td", "th", "tr", "option"})
-"""Elements whose end tag may be left out: the next one, or the end of what holds them, ends them."""
+"""Elements whose end tag may be left out: the next one, or the end of their parent, ends them."""
 _HIDDEN_STYLE: Final = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 MAX_TAG: Final = 8_192
 """Characters of a tag; what begins like one and goes on for longer is text."""
