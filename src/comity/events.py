@@ -72,6 +72,21 @@ class SiteDropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JournalStarted(Event):
+    """A site had no journal and began one: the budgets of `datasets` stand whole."""
+
+    site: SiteName
+    datasets: tuple[DatasetName, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.site}: began a fresh journal, so the whole budget of "
+            f"{', '.join(self.datasets)} is there to be spent; if there was a journal before, put "
+            "it back"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PlanReserved(Event):
     """A site reserved a privacy plan; the figures are what the accountant says of it."""
 

@@ -118,6 +118,7 @@ def test_ledger_show_gives_the_figures_of_each_data_set(state: Path) -> None:
     told = run("ledger", "show", "--state", state)
     assert "Privacy budget of site-b" in told
     assert "patients" in told
+    assert "at order 4" in told
 
 
 @pytest.mark.parametrize("name", ["ledger", "audit"])
@@ -205,3 +206,52 @@ def test_looking_at_a_running_sites_journal_disturbs_it_not(state: Path) -> None
     signed = gate.head()
     assert layout.head.read_bytes() == write_head(signed)
     writer.close()
+
+
+def reserve_unused(state: Path) -> str:
+    layout = layout_of(state)
+    policy = open_policy(budgets={PATIENTS: Budget(8, 1e-5), DEVICES: Budget(8, 1e-5)})
+    journal = SqliteJournal(layout.journal)
+    site = Site(policy, journal, FileHeadKeeper(layout.head))
+    site.rng.count = 1_000
+    reservation = site.gate().reserve(DEVICES, plan(3), purpose="killed")
+    journal.close()
+    return reservation
+
+
+def test_a_plan_that_was_never_used_is_listed_and_given_back_on_the_record(state: Path) -> None:
+    reservation = reserve_unused(state)
+    assert reservation in run("ledger", "show", "--state", state)
+    (unused,) = json.loads(run("ledger", "show", "--state", state, "--json"))["unused"]
+    assert (unused["reservation"], unused["data_set"]) == (reservation, "devices")
+    document = json.loads(run("ledger", "free", reservation, "--state", state, "--json"))
+    assert (document["freed"], document["data_set"]) == (reservation, "devices")
+    assert json.loads(run("ledger", "show", "--state", state, "--json"))["unused"] == []
+    assert "back, unused." in run("audit", "show", "--state", state, "--last", 1)
+    again = run("ledger", "free", reservation, "--state", state, fails=True)
+    assert "given back before" in again.message
+
+
+def test_a_plan_of_which_something_left_is_not_given_back(state: Path) -> None:
+    with sqlite3.connect(layout_of(state).journal) as db:
+        (body,) = db.execute("SELECT body FROM record WHERE kind = 'ledger.committed'").fetchone()
+    db.close()
+    used = json.loads(body)["reservation"]
+    error = run("ledger", "free", used, "--state", state, fails=True)
+    assert "it stays spent" in error.message
+    unknown = run("ledger", "free", "nothing", "--state", state, fails=True)
+    assert "there is no reservation nothing" in unknown.message
+
+
+@pytest.mark.parametrize("content", ["{}", "nonsense", "", '{"schema_version":99}'])
+def test_a_damaged_head_is_named_by_path_and_can_be_restored_from(
+    state: Path, content: str
+) -> None:
+    head = layout_of(state).head
+    head.write_text(content)
+    error = run("ledger", "verify", "--state", state, fails=True)
+    assert str(head) in error.message
+    assert "comity journal restore" in error.hint
+    assert "is open again" in run("journal", "restore", "--state", state, "--yes")
+    assert head.with_name("head.json.damaged").read_text() == content
+    assert "records verified" in run("ledger", "verify", "--state", state)

@@ -135,6 +135,7 @@ def test_a_bare_site_file_lets_nothing_out(write: Callable[[str], Path], tmp_pat
 
 def test_defaults_of_the_file_are_those_of_the_policy(write: Callable[[str], Path]) -> None:
     text = 'name = "a"\n[collections.c]\nfolder = "docs"\n[datasets.d]\npath = "patients.csv"\n'
+    text += "records = 5\n"
     policy = load_site_file(write(text + "[budgets.d]\nepsilon = 1\ndelta = 0.1\n")).policy()
     name = CollectionName("c")
     assert policy.collections == {name: CollectionPolicy(name)}
@@ -250,7 +251,7 @@ FAULTS = [
     (
         "[train.site-noise]\nclip-norm = -1\nnoise-multiplier = 1",
         "train.site-noise.clip-norm",
-        "is -1, and must be above 0",
+        "is -1, and must be at least 1e-100",
     ),
     (
         "[limits]\nmax-line-bytes = 1979-05-27",

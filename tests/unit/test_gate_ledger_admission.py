@@ -135,8 +135,9 @@ def test_the_filters_order_is_fixed_from_the_first_output_on() -> None:
     changed = replace(site, policy=open_policy(budgets={PATIENTS: Budget(8, 1e-5, filter_order=8)}))
     changed.gate().reserve(PATIENTS, plan(1), purpose="x")
     changed.gate().release(exchange(), [arrays()])
+    back = replace(site, policy=open_policy(budgets={PATIENTS: Budget(8, 1e-5, filter_order=4.0)}))
     with pytest.raises(PolicyRefused, match=r"filter_order is 4.0, yet it was fixed at 8"):
-        site.gate().reserve(PATIENTS, plan(1), purpose="x")
+        back.gate().reserve(PATIENTS, plan(1), purpose="x")
 
 
 def test_a_data_set_without_a_budget_makes_no_private_release() -> None:

@@ -86,7 +86,7 @@ def test_a_plain_part_leaves_unchanged_and_its_record_holds_no_content() -> None
     )
     assert b"41.75" not in record.body
     assert b"why now" not in record.body
-    assert site.events == [ExchangeCommitted(SITE, ExchangeId("e1"), 1, 0, 25, 3)]
+    assert site.events[1:] == [ExchangeCommitted(SITE, ExchangeId("e1"), 1, 0, 25, 3)]
 
 
 def test_all_parts_of_an_exchange_are_one_transaction() -> None:
@@ -480,8 +480,8 @@ def test_a_reservation_is_told_and_freed_only_while_nothing_of_it_left() -> None
     gate = site.gate()
     one = gate.reserve(PATIENTS, plan(4), purpose="study")
     two = gate.reserve(PATIENTS, plan(4), purpose="study")
-    assert isinstance(site.events[0], PlanReserved)
-    assert site.events[0].epsilon == 2.0
+    assert isinstance(site.events[1], PlanReserved)
+    assert site.events[1].epsilon == 2.0
     gate.release(exchange(), [private_arrays(one)])
     gate.free(two)
     with pytest.raises(WrongStage, match="it stays spent"):

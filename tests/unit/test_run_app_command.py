@@ -180,7 +180,7 @@ def test_a_budget_that_every_site_refuses_ends_the_run_before_more_rounds(folder
     policy = folder / "site.toml"
     policy.write_text(NOISY)
     (folder / "records.csv").write_text("a,b\n1,2\n")
-    result = run(folder, "--threads", "--site-policy", policy, "--sites", 2)
+    result = run(folder, "--site-policy", policy, "--sites", 2)
     assert isinstance(result.exception, BudgetExhausted)
     assert "every site refused: site-1, site-2: data set patients" in result.exception.message
     assert "of 0.1 at delta 1e-05" in result.exception.message
@@ -191,7 +191,7 @@ def test_a_budget_that_every_site_refuses_ends_the_run_before_more_rounds(folder
 def test_a_strategy_that_needs_what_is_withheld_is_refused_by_the_rule(folder: Path) -> None:
     policy = folder / "site.toml"
     policy.write_text('name = "north"\n[train.rules.train]\narrays = "plain"\nmetrics = "withhold"')
-    result = run(folder, "--threads", "--site-policy", policy, "--sites", 2)
+    result = run(folder, "--site-policy", policy, "--sites", 2)
     assert isinstance(result.exception, PolicyRefused)
     assert "train.metrics = withhold" in result.exception.message
     assert "[train.rules.train] metrics" in result.exception.hint

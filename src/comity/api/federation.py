@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from comity.api.results import SiteReport, TrainResult
-from comity.bootstrap import OpenSite, check_tables, gateway_over, open_site, run_over_sites
+from comity.bootstrap import OpenSite, check_tables, gateway_over, open_site, prepare_run
 from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan
 from comity.errors import ConfigError
-from comity.events import EventSink, ignore
-from comity.ids import DatasetName, FederationName, ReservationId, SiteName
+from comity.events import Event, EventSink, JournalStarted, ignore
+from comity.ids import DatasetName, FederationName, SiteName
 from comity.services.audit import Left, describe, left_for_answers, left_for_run
-from comity.services.train import reserve_everywhere
+from comity.services.train import reserved_everywhere
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import RunOutcome
@@ -51,11 +52,13 @@ class Federation:
 
         Args:
             file: A federation file whose sites have site files.
-            events: Told what happens.
+            events: Told what happens; by default a line on standard error where a site with a
+                budget begins a fresh journal.
 
         Raises:
             ConfigError: With all faults of all files at once.
             UnavailableError: A state folder cannot be written, or is in use.
+            JournalBehind: A state folder is gone or an old copy, by the head kept beside `file`.
         """
         federation = load_federation_file(Path(file))
         files = federation.load_site_files()
@@ -64,9 +67,12 @@ class Federation:
                 f"{file}: no site of this federation is on this machine",
                 hint="give each of [[sites]] a file",
             )
-        name = FederationName(federation.name)
+        name, folder = FederationName(federation.name), Path(file).absolute().parent
+        events = _tell_of_fresh_journals if events is ignore else events
         with contextlib.ExitStack() as stack:
-            sites = [stack.enter_context(open_site(one, name, events)) for one in files]
+            sites = [
+                stack.enter_context(open_site(one, name, events, folder=folder)) for one in files
+            ]
             return cls(federation, sites, stack.pop_all())
 
     @property
@@ -96,6 +102,7 @@ class Federation:
 
         Raises:
             BudgetExhausted: The plan does not fit at a site; nothing was trained, nothing spent.
+                A run that fails otherwise gives its plan back wherever nothing of it left.
             PolicyRefused: A site releases only into a secure sum.
             ConfigError: App, configuration or data set are wrong.
             DataError: A table lacks, renames or moves a column of its schema, or cannot be
@@ -103,14 +110,15 @@ class Federation:
         """
         name = DatasetName(dataset) if dataset else self._only_dataset()
         check_tables((site.file for site in self._sites), name)
-        reserved: dict[SiteName, ReservationId] = {}
-        if plan is not None:
-            gates = {site.name: site.gate for site in self._sites}
-            reserved = reserve_everywhere(gates, name, plan, purpose=f"train {Path(app).name}")
         overrides = [f"{key}={_toml(value)}" for key, value in (run_config or {}).items()]
-        outcome = run_over_sites(
-            Path(app), self._sites, (name, reserved), (overrides, seed), events
-        )
+        # All that can be wrong with app and data set is found before a budget is touched.
+        gates = {site.name: site.gate for site in self._sites} if plan is not None else {}
+        purpose = f"train {Path(app).name}"
+        with (
+            prepare_run(Path(app), self._sites, name, overrides) as prepared,
+            reserved_everywhere(gates, name, plan or Plan(()), purpose=purpose) as reserved,
+        ):
+            outcome = prepared.run(reserved, seed, events)
         return self._result(outcome, name)
 
     def ask(self, question: str, *, asker: str) -> Answer:
@@ -196,6 +204,11 @@ class Federation:
             withheld=outcome.withheld,
             seconds=outcome.seconds,
         )
+
+
+def _tell_of_fresh_journals(event: Event) -> None:
+    if isinstance(event, JournalStarted):
+        sys.stderr.write(f"{event}\n")
 
 
 def _site_report(site: OpenSite, outcome: RunOutcome, dataset: DatasetName) -> SiteReport:

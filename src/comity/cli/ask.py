@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from comity.cli.terminal import console, json_option, print_json
+from comity.events import Event, JournalStarted
 
 if TYPE_CHECKING:
     from comity.config.federation import FederationFile
@@ -50,7 +51,8 @@ def command(
 
     file = load_federation_file(federation)
     _warn_of_unknown(asker, file)
-    with open_gateway(file, ingest=not as_indexed) as gateway:
+    folder = federation.absolute().parent
+    with open_gateway(file, ingest=not as_indexed, events=_events, folder=folder) as gateway:
         answer = gateway.ask(question, asker=asker)
     if as_json:
         print_json(answer.record())
@@ -70,20 +72,26 @@ def _warn_of_unknown(asker: str, file: FederationFile) -> None:
         )
 
 
+def _events(event: Event) -> None:
+    if isinstance(event, JournalStarted):
+        click.echo(str(event), err=True)
+
+
 def print_answer(answer: Answer) -> None:
     """Prints an answer: its text, what the marks stand for, what stayed closed and why."""
     from comity.core.answer.plain import plain  # noqa: PLC0415 - shown texts are untrusted
 
     out = console()
-    out.print(Text(answer.text))
+    out.print(Text("\n".join(plain(line) for line in answer.text.split("\n"))))
     if answer.citations:
         out.print()
     for one in answer.citations:
-        out.print(Text(f"[{one.number}] {one.site}, {one.title} ({plain(one.document)})"))
+        out.print(Text(f"[{one.number}] {one.site}, {plain(one.title)} ({plain(one.document)})"))
         out.print(Text(f"    “{plain(one.quote)}”"))
     if answer.closed:
         out.print(Text("\nClosed to you:"))
     for closed in answer.closed:
-        out.print(Text(f"  {closed.site}, {closed.collection}: {closed.reason} ({closed.policy})"))
+        place = f"{closed.site}, {closed.collection}"
+        out.print(Text(f"  {place}: {plain(closed.reason)} ({plain(closed.policy)})"))
     for silent in answer.silent:
-        out.print(Text(f"No answer from {silent.site}: {silent.reason}"))
+        out.print(Text(f"No answer from {silent.site}: {plain(silent.reason)}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,9 @@ from rich.table import Table
 from comity.cli.state import open_state, state_option
 from comity.cli.terminal import console, json_option, print_json, print_table, print_wrapped
 from comity.core.policy.rule import Budget, Unit
-from comity.core.privacy.ledger import Account
+from comity.core.privacy.ledger import Account, Freed, LedgerState, plan_record
+from comity.errors import WrongStage
+from comity.ids import ReservationId
 from comity.services.ledger import budget_state
 
 _COLUMNS: Final = ("data set", "total", "reserved", "spent", "remaining")
@@ -21,7 +23,7 @@ _COLUMNS: Final = ("data set", "total", "reserved", "spent", "remaining")
 
 @click.group()
 def command() -> None:
-    """Show or verify a site's privacy budget.
+    """Show or verify a site's privacy budget; free what was reserved and never used.
 
     \b
     Example:
@@ -35,6 +37,8 @@ def command() -> None:
 def show(folder: Path, *, as_json: bool) -> None:
     """Show each data set's budget: total, reserved, spent, and what remains for further plans.
 
+    Plans of which nothing has left are listed with their ids: comity ledger free gives one back.
+
     \b
     Example:
       comity ledger show --state .comity/site-a
@@ -44,14 +48,13 @@ def show(folder: Path, *, as_json: bool) -> None:
         closed = books.ledger.closed
         rows = [_figures(account, closed=closed) for account in books.ledger.accounts.values()]
         document = {"site": state.site, "records": books.head.sequence, "data_sets": rows}
+        document["unused"] = _unused(books.ledger)
         if state.custody.behind:
             document["behind"] = state.custody.behind
     if as_json:
         print_json(document)
         return
-    _print(state.site, rows)
-    if document.get("behind"):
-        print_wrapped(console(), f"Nothing leaves this site: {document['behind']}.")
+    _print(document)
 
 
 @command.command()
@@ -88,6 +91,81 @@ def verify(folder: Path, *, as_json: bool) -> None:
     )
 
 
+@command.command()
+@click.argument("reservation")
+@state_option
+@json_option
+def free(reservation: str, folder: Path, *, as_json: bool) -> None:
+    """Give a reserved plan back of which nothing has left; recorded in the journal.
+
+    For a plan whose run was killed: a run that fails frees its plans itself. Refused if anything of
+    the plan left. The ids of unused plans stand in: comity ledger show.
+
+    \b
+    Example:
+      comity ledger free 5f1c0a9be2d34b7790aa16bd03c1e824 --state .comity/site-a
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    with open_state(folder, read_only=False) as state:
+        account, held = state.custody.books.ledger.reservation(ReservationId(reservation))
+        if held.freed:
+            raise WrongStage(f"reservation {reservation} was given back before")
+        head = state.custody.commit([Freed(held.reservation)])
+        document = {
+            "site": state.site,
+            "data_set": account.dataset,
+            "freed": held.reservation,
+            "records": head.sequence,
+        }
+    if as_json:
+        print_json(document)
+        return
+    console().print(
+        f"{document['site']}: reservation {reservation} on {document['data_set']} was given back.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    out, rows = console(), document["data_sets"]
+    if rows:
+        title = f"Privacy budget of {document['site']} (epsilon)"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in _COLUMNS:
+            table.add_column(column, justify="left" if column == "data set" else "right")
+        for row in rows:
+            table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in _COLUMNS))
+        print_table(out, table)
+    else:
+        out.print(f"{document['site']} has no data set on its books yet.", markup=False)
+    for row in rows:
+        claim = f"for one {row['unit']}, at delta {row['delta']}; " if row["unit"] else ""
+        print_wrapped(out, f"{row['data_set']}: {claim}{row['state']}.")
+        if row["note"]:
+            print_wrapped(out, f"That is: {row['note']} (order {float(row['order']):g}).")
+    for held in document["unused"]:
+        events = sum(int(item["count"]) for item in held["plan"])
+        print_wrapped(
+            out,
+            f"Reserved and unused: {held['reservation']} on {held['data_set']}, {events} events.",
+        )
+    if document.get("behind"):
+        print_wrapped(out, f"Nothing leaves this site: {document['behind']}.")
+
+
+def _unused(ledger: LedgerState) -> list[dict[str, Any]]:
+    return [
+        {
+            "reservation": held.reservation,
+            "data_set": account.dataset,
+            "plan": plan_record(held.plan),
+        }
+        for account in ledger.accounts.values()
+        for held in account.reservations.values()
+        if not (held.freed or held.spent.spends)
+    ]
+
+
 def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
     from comity.adapters.accounting.dp_accountant import (  # noqa: PLC0415 - 1 s to import
         DpAccountant,
@@ -102,6 +180,7 @@ def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
         "spent": None if closed else 0.0,
         "remaining": 0.0 if closed else None,
         "enforced": None,
+        "order": account.filter_order,
         "delta": account.delta,
         "state": "closed: records were lost, so all of it counts as spent" if closed else "new",
         "note": "",
@@ -126,25 +205,6 @@ def _figures(account: Account, *, closed: bool) -> dict[str, Any]:
             "note": found.told,
         }
     return figures
-
-
-def _print(site: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    out = console()
-    if not rows:
-        out.print(f"{site} has no data set on its books yet.", markup=False)
-        return
-    title = f"Privacy budget of {site} (epsilon)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column == "data set" else "right")
-    for row in rows:
-        table.add_row(*(_cell(row[column.replace(" ", "_")]) for column in _COLUMNS))
-    print_table(out, table)
-    for row in rows:
-        claim = f"for one {row['unit']}, at delta {row['delta']}; " if row["unit"] else ""
-        print_wrapped(out, f"{row['data_set']}: {claim}{row['state']}.")
-        if row["note"]:
-            print_wrapped(out, f"That is: {row['note']}.")
 
 
 def _cell(value: object) -> str:

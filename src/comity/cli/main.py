@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "demo": "Four hospitals train one model and answer one question.",
     "ingest": "Make a folder of documents searchable at a site.",
     "journal": "Restore a site's journal after a loss, on the record.",
-    "ledger": "Show or verify a site's privacy budget.",
+    "ledger": "Show or verify a site's privacy budget; free unused plans.",
     "new": "Write a small app that runs at once.",
     "run": "Run a Flower app on this machine.",
 }

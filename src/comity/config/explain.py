@@ -132,6 +132,10 @@ def _dataset(
     if weak:
         text += f" Above {USUAL_EPSILON:g} this promises next to nothing."
     yield Statement(path, text, written=True, open=weak)
+    text = (
+        f"A plan chosen after outputs enters by the Renyi filter at order {budget.value().order:g}."
+    )
+    yield Statement(f"{path}.filter-order", text, written=budget.filter_order is not None)
 
 
 def _train(site: SiteFile) -> Iterator[Statement]:

@@ -86,7 +86,10 @@ class DatasetSection(Section):
         default=Unit.RECORD, description="What one line of it stands for: `record` or `person`."
     )
     records: int | None = Field(
-        default=None, ge=1, description="How many records it holds at least; bounds delta."
+        default=None,
+        ge=1,
+        description="How many records it holds at most; delta must be below one over it. Needed "
+        "where it has a budget.",
     )
     mock: SourcePath | None = Field(
         default=None, description="Made-up data of the same schema that anybody may see."
@@ -107,16 +110,26 @@ class BudgetSection(Section):
     unit: Annotated[Unit, Strict(strict=False)] = Field(
         default=Unit.RECORD, description="What is protected: `record`, `person` or `site`."
     )
-    filter_order: float = Field(
-        default=4.0, gt=1, le=1024, description="Renyi order of the filter for adaptive plans."
+    filter_order: float | None = Field(
+        default=None,
+        gt=1,
+        le=1024,
+        description="Renyi order of the filter for plans chosen after outputs; left out, the "
+        "smallest whole one whose conversion costs at most half of epsilon.",
     )
+
+    def value(self) -> Budget:
+        """The value that the ledger decides by."""
+        return Budget(self.epsilon, self.delta, unit=self.unit, filter_order=self.filter_order)
 
 
 class SiteNoiseSection(Section):
     """`[train.site-noise]`: the gate clips and noises each whole contribution itself."""
 
-    clip_norm: float = Field(gt=0, description="Bound on the L2 norm of an update.")
-    noise_multiplier: float = Field(gt=0, description="Noise deviation over the clip norm.")
+    clip_norm: float = Field(ge=1e-100, le=1e100, description="Bound on the L2 norm of an update.")
+    noise_multiplier: float = Field(
+        ge=0.01, le=1e6, description="Noise deviation over the clip norm."
+    )
 
 
 class PartRules(Section):
@@ -259,12 +272,7 @@ class SiteFile(Section):
 
     def policy(self) -> SitePolicy:
         """All that the owner decided, as the gate's value."""
-        budgets = {
-            DatasetName(name): Budget(
-                budget.epsilon, budget.delta, unit=budget.unit, filter_order=budget.filter_order
-            )
-            for name, budget in self.budgets.items()
-        }
+        budgets = {DatasetName(name): budget.value() for name, budget in self.budgets.items()}
         collections = {
             CollectionName(name): CollectionPolicy(
                 CollectionName(name),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from comity.core.answer.plain import plain
 from comity.core.chain.record import Record, verified
 from comity.core.policy.decide import COLLECTION_KINDS
 from comity.core.policy.rule import PartKind
 from comity.core.privacy.ledger import Bound, Committed, Freed, Opened, Reserved
-from comity.services.books import EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
+from comity.services.books import CLOCK, EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
 from comity.services.parts import NO_CLAIM
 
 _UNITS: Final = ("bytes", "kB", "MB", "GB")
 _STEP: Final = 1000
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ def describe(record: Record, site: str) -> Line:
     """
     body: Mapping[str, Any] = record_body(record)
     at = _when(body["at_ms"])
-    return Line(record.sequence, record.kind, at, f"On {at} {site} {_told(record.kind, body)}")
+    sentence = plain(f"On {at} {site} {_told(record.kind, body)}")
+    return Line(record.sequence, record.kind, at, sentence)
 
 
 def _told(kind: str, body: Mapping[str, Any]) -> str:
@@ -105,6 +109,8 @@ def _told(kind: str, body: Mapping[str, Any]) -> str:
             )
         case _ if kind == RESTORED:
             return _restored(body)
+        case _ if kind == CLOCK:
+            return f"counts its days from day {body['day']} on, by its owner's word."
         case _ if kind == LOST:
             return "lost the record that stood here."
     return _ledger(kind, body)
@@ -119,8 +125,13 @@ def _exchange(body: Mapping[str, Any]) -> str:
         for part in left
     )
     kept = ", ".join(f"{part['kind']} {part['name']!r} ({part['policy']})" for part in stayed)
-    sentence = f"gave {body['asker']} {gave or 'nothing'}{_purpose(body)}"
+    sentence = f"gave {_named(body['asker'])} {gave or 'nothing'}{_purpose(body)}"
     return sentence + (f"; withheld {kept}." if kept else ".")
+
+
+def _named(asker: str) -> str:
+    """An asker as it is; quoted where it is not one word, so that it adds no words of ours."""
+    return asker if _WORD.fullmatch(asker) else repr(plain(asker))
 
 
 def _purpose(body: Mapping[str, Any]) -> str:

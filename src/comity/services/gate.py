@@ -30,7 +30,7 @@ from comity.errors import (
     Replay,
     WrongStage,
 )
-from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
+from comity.events import EventSink, ExchangeCommitted, JournalStarted, PlanReserved, ignore
 from comity.ids import DatasetName, FederationName, ReservationId, SiteName
 from comity.ports import (
     Accountant,
@@ -164,7 +164,10 @@ class Gate:
             replay_window=self._limits.replay_window,
         )
         self._spender = Spender(policy, Admission(parts.accountant, parts.rng))
+        fresh = not self._custody.books.head.sequence and not self._custody.behind
         self._record_policy()
+        if fresh and policy.budgets:
+            events(JournalStarted(identity.site, tuple(sorted(policy.budgets))))
 
     def release(
         self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""

@@ -111,7 +111,10 @@ def budget_state(
     spent = _epsilon(accountant, account.spent, budget)
     enforced = plan
     if account.opening is not None:
-        enforced = _filter_epsilon_ever(accountant, account.opening, account.reserved, budget)
+        order = filter_order(account, budget)
+        enforced = _filter_epsilon_ever(
+            accountant, (account.opening, account.reserved), budget, order
+        )
     if closed:
         plan, spent, enforced = (max(one, budget.epsilon) for one in (plan, spent, enforced))
     return BudgetState(
@@ -145,7 +148,7 @@ def reserved(
         plan=plan,
         epsilon=repr(budget.epsilon),
         delta=repr(budget.delta),
-        filter_order=repr(budget.filter_order),
+        filter_order=repr(filter_order(state.account(dataset), budget)),
         basis=admit(state.account(dataset), budget, plan, ports.accountant),
         accountant=ports.accountant.version(),
     )
@@ -161,12 +164,13 @@ def admit(account: Account, budget: Budget, plan: Plan, accountant: Accountant) 
     """
     _check_kind(account, budget, plan)
     basis = PLAN_BASIS if account.opening is None else FILTER_BASIS
+    order = filter_order(account, budget)
 
     def epsilon(candidate: Plan) -> float:
         held = account.reserved + candidate
         if account.opening is None:
             return _epsilon(accountant, held, budget)
-        return _filter_epsilon_ever(accountant, account.opening, held, budget)
+        return _filter_epsilon_ever(accountant, (account.opening, held), budget, order)
 
     needed = epsilon(plan)
     if needed <= budget.epsilon:
@@ -257,7 +261,7 @@ def _check_kind(account: Account, budget: Budget, plan: Plan) -> None:
             f"data set {account.dataset}: plans of different adjacency do not add up",
             hint=f"use one of {', '.join(sorted(adjacencies))} for all of them",
         )
-    order = repr(budget.filter_order)
+    order = repr(filter_order(account, budget))
     if account.opening is not None and account.filter_order not in {"", order}:
         raise PolicyRefused(
             f"data set {account.dataset}: filter_order is {order}, yet it was fixed at "
@@ -271,16 +275,26 @@ def _epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
 
 
 def _filter_epsilon_ever(
-    accountant: Accountant, opening: Plan, held: Plan, budget: Budget
+    accountant: Accountant, plans: tuple[Plan, Plan], budget: Budget, order: float
 ) -> float:
-    """By the filter: of what is held, and of what was held at the first output."""
-    return max(_filter_epsilon(accountant, plan, budget) for plan in (opening, held))
+    """By the filter: of what was held at the first output, and of what is held."""
+    return max(_filter_epsilon(accountant, plan, budget, order) for plan in plans)
 
 
-def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
+def filter_order(account: Account, budget: Budget) -> float:
+    """The order of a data set's filter.
+
+    The owner's, where one is set; else the one that was fixed before the first output; else the
+    usual one for the budget.
+    """
+    fixed = account.opening is not None and account.filter_order
+    return float(fixed) if fixed and budget.filter_order is None else budget.order
+
+
+def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget, order: float) -> float:
     if not plan.spends:
         return 0.0
-    return accountant.filter_epsilon(plan, budget.delta, budget.filter_order)
+    return accountant.filter_epsilon(plan, budget.delta, order)
 
 
 def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:

@@ -26,6 +26,8 @@ class AgreedTable:
         features: Names of the features, in order; all other columns when empty.
         classes: The labels, in order; those found when empty.
         limits: Bounds on the file.
+        records: The most that its site file says it holds; None says nothing.
+        delta: Of the data set's budget; None where it has none.
     """
 
     site: SiteName
@@ -35,6 +37,8 @@ class AgreedTable:
     features: Sequence[str]
     classes: Sequence[str]
     limits: TableLimits
+    records: int | None = None
+    delta: float | None = None
 
 
 def check_agreed(tables: Iterable[AgreedTable]) -> None:
@@ -69,7 +73,7 @@ def _collected(problems: list[DataError], where: str = "") -> Iterator[None]:
 
 
 def _read(table: AgreedTable) -> Table:
-    return read_csv(
+    read = read_csv(
         table.path,
         label=table.label,
         feature_names=table.features,
@@ -77,3 +81,26 @@ def _read(table: AgreedTable) -> Table:
         limits=table.limits,
         in_order=True,
     )
+    _check_records(table, len(read.labels))
+    return read
+
+
+def _check_records(table: AgreedTable, found: int) -> None:
+    """Checks that a table is no larger than its site file says, and delta small enough for it.
+
+    Raises:
+        DataError: It is not.
+    """
+    name = table.dataset.split("/", 1)[0]
+    if table.delta is not None and table.delta * found >= 1:
+        raise DataError(
+            f"site {table.site}: data set {table.dataset} holds {found:,} records, and its delta "
+            f"is {table.delta:g}, which is not below one over that",
+            hint=f"set budgets.{name}.delta to at most {1 / (10 * found):.1g}",
+        )
+    if table.records is not None and found > table.records:
+        raise DataError(
+            f"site {table.site}: data set {table.dataset} holds {found:,} records; its site file "
+            f"says at most {table.records:,}",
+            hint=f"set datasets.{name}.records to at least {found}",
+        )

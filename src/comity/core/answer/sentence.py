@@ -12,6 +12,7 @@ _UNIT_START: Final = re.compile(r"[^\S\n]*(?:[-*+•]|\d{1,3}[.)])[^\S\n]+|[^\S\
 _HEADING: Final = re.compile(r"[^\S\n]*#{1,6}[^\S\n]")
 _END: Final = re.compile(
     "[.!?][\"'\u201d\u2019)\\]]*\\s+(?=[\"'\u201c\u2018(\\[]?[^\\W_a-z\u00e0-\u00ff])"
+    "|[\u3002\uff01\uff1f\uff61\u0964\u0965\u061f\u06d4][\"'\u201d\u2019)\\]\u300d\u300f\uff09]*\\s*"
 )
 _ABBREVIATION: Final = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|approx|max|min|no|nr|dr|mr|mrs|ms|prof|st|fig|sec|"

@@ -142,7 +142,7 @@ def policy_record(policy: SitePolicy) -> dict[str, object]:
                 "epsilon": repr(budget.epsilon),
                 "delta": repr(budget.delta),
                 "unit": budget.unit.value,
-                "filter_order": repr(budget.filter_order),
+                "filter_order": repr(budget.order),
             }
             for name, budget in policy.budgets.items()
         },
