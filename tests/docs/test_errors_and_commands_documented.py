@@ -93,8 +93,8 @@ def test_each_error_has_a_code_of_its_own() -> None:
 
 
 def test_each_command_says_what_it_does_with_an_example_that_names_it() -> None:
-    for name, command in commands_below(group, "comity"):
-        text = command.get_help(click.Context(command, info_name=name))
+    for name, _ in commands_below(group, "comity"):
+        text = help_of(name)
         assert "Example:" in text, name
         assert name.split(" ", 2)[0] in text.split("Example:")[1], name
 

@@ -214,14 +214,18 @@ def test_what_left_is_counted_after_the_questions_and_by_purpose(
     assert "answers, bytes" in report
 
 
-def test_a_plan_that_can_no_longer_be_spent_is_not_shown_as_remaining(
+def test_what_remains_is_what_the_filter_leaves(
     demo: tuple[Path, str, dict[str, Any]],
 ) -> None:
     folder, _, results = demo
-    assert {site["budget"]["epsilon_remaining"] for site in results["sites"]} == {0.0}
+    for site in results["sites"]:
+        budget = site["budget"]
+        assert budget["epsilon_spent"] < budget["epsilon_enforced"] < budget["epsilon_total"]
+        left = budget["epsilon_total"] - budget["epsilon_enforced"]
+        assert budget["epsilon_remaining"] == pytest.approx(left)
     done = comity(folder, "ledger", "show", "--state", "comity-demo/run-1/northgate/state")
-    assert "closed to further plans" in done.stdout
-    assert "3.711 of 3" in " ".join(done.stdout.split())
+    assert "open to further plans, by the filter" in done.stdout
+    assert "2.548 of 3; 0.452 of it remain (order 7)" in " ".join(done.stdout.split())
     lines = results["ledger"]["northgate"]
     assert lines[0].startswith("Reserved: 60 steps of discrete gaussian noise 7")
     assert lines[0].endswith("60 of 60 ran.")
@@ -258,7 +262,9 @@ def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
 def copy(demo: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> Path:
     """The hospitals' files as the demonstration left them, without their journals."""
     shutil.copytree(
-        demo[0] / "comity-demo/run-1", tmp_path / "run", ignore=shutil.ignore_patterns("state")
+        demo[0] / "comity-demo/run-1",
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("state", ".comity"),
     )
     return tmp_path / "run"
 

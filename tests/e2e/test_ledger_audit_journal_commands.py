@@ -118,7 +118,7 @@ def test_ledger_show_gives_the_figures_of_each_data_set(state: Path) -> None:
     told = run("ledger", "show", "--state", state)
     assert "Privacy budget of site-b" in told
     assert "patients" in told
-    assert "at order 4" in told
+    assert "(order 4)" in told
 
 
 @pytest.mark.parametrize("name", ["ledger", "audit"])

@@ -163,6 +163,7 @@ NOISY = """
 name = "north"
 [datasets.patients]
 path = "records.csv"
+records = 50
 [budgets.patients]
 epsilon = 0.1
 delta = 1e-5

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from comity.api.results import SiteReport, TrainResult
-from comity.bootstrap import OpenSite, check_tables, gateway_over, open_site, prepare_run
+from comity.bootstrap import OpenSite, gateway_over, open_site, prepare_run
+from comity.bootstrap.tables import check_tables
 from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan

@@ -60,7 +60,7 @@ def check(files: tuple[Path, ...], *, data: bool, as_json: bool) -> None:
     if errors:
         raise _together(errors)
     if data:
-        from comity.bootstrap import check_tables  # noqa: PLC0415 - only with --data
+        from comity.bootstrap.tables import check_tables  # noqa: PLC0415 - only with --data
 
         check_tables({site.name: site for site in sites}.values())
     if as_json:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from comity.adapters.flower.app import LoadedApp
     from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
-    from comity.adapters.train.agreed import AgreedTable
     from comity.config.federation import AskSection, FederationFile
     from comity.config.site import SiteFile
     from comity.core.policy.rule import SitePolicy
@@ -160,55 +159,6 @@ def _bounds(file: SiteFile, dataset: DatasetName) -> dict[str, int]:
         return {}
     most = math.ceil(1 / budget.delta) - 1
     return {"max-records": most if records is None else min(most, records)}
-
-
-def check_tables(sites: Iterable[SiteFile], dataset: DatasetName | None = None) -> None:
-    """Reads the tables that have a schema, and compares those of one name across sites.
-
-    Args:
-        sites: The site files.
-        dataset: Only this data set; all of them when None.
-
-    Raises:
-        DataError: A table cannot be trained on; names everything that was found, by site.
-    """
-    from comity.adapters.train.agreed import check_agreed  # noqa: PLC0415 - NumPy where needed
-
-    check_agreed(
-        table
-        for site in sites
-        for name in site.datasets
-        if dataset in {None, name}
-        for table in _agreed_tables(site, name)
-    )
-
-
-def _agreed_tables(site: SiteFile, name: str) -> Iterator[AgreedTable]:
-    from comity.adapters.train.agreed import AgreedTable  # noqa: PLC0415 - likewise
-    from comity.adapters.train.tables import TableLimits  # noqa: PLC0415 - likewise
-    from comity.config.site import DatasetFormat  # noqa: PLC0415 - likewise
-
-    section = site.datasets[name]
-    schema = section.table_schema
-    if schema is None:
-        return
-    folder = section.format is DatasetFormat.FOLDER
-    limits = TableLimits(site.limits.max_line_bytes, site.limits.max_table_rows)
-    budget = site.budgets.get(name)
-    delta = budget.delta if budget else None
-    for path in sorted(section.path.glob("*.csv")) if folder else [section.path]:
-        table = f"{name}/{path.name}" if folder else name
-        yield AgreedTable(
-            SiteName(site.name),
-            table,
-            path,
-            schema.label,
-            schema.features,
-            schema.classes,
-            limits,
-            section.records,
-            delta,
-        )
 
 
 def _guarded_sites(
