@@ -39,7 +39,7 @@ demo: $(VENV)/.demo  ## four hospitals train one model and answer one question
 test: $(VENV)/.dev  ## the tests, 10 minutes at most on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: $(VENV)/.dev  ## the slow matrices too
+test-all: $(VENV)/.dev $(PEERS)/.peers  ## the slow matrices too, beside Flower with Ray
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.dev
@@ -59,7 +59,7 @@ fix: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.dev  ## the documentation site, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.dev  ## the wheel, in dist/
 	$(BIN)/python -m hatchling build --target wheel
@@ -67,6 +67,7 @@ wheel: $(VENV)/.dev  ## the wheel, in dist/
 peers: $(PEERS)/.peers  ## Flower with Ray, for the benchmarks
 $(PEERS)/.peers: $(VENV)/.uv benchmarks/peers.txt
 	@$(PYTHON) -m venv $(PEERS)
+	@$(VENV)/bin/uv pip install --quiet --python $(PEERS)/bin/python $(TORCH_BACKEND) torch==2.13.0
 	@$(VENV)/bin/uv pip install --quiet --python $(PEERS)/bin/python -r benchmarks/peers.txt
 	@touch $@
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final
 
 from comity.ids import DatasetName, ExchangeId, ReservationId, RunId, SiteName
 
@@ -99,6 +101,21 @@ class SiteDropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JournalStarted(Event):
+    """A site had no journal and began one: the budgets of `datasets` stand whole."""
+
+    site: SiteName
+    datasets: tuple[DatasetName, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.site}: began a fresh journal, so the whole budget of "
+            f"{', '.join(self.datasets)} is there to be spent; if there was a journal before, put "
+            "it back"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PlanReserved(Event):
     """A site reserved a privacy plan; the figures are what the accountant says of it."""
 
@@ -148,6 +165,38 @@ class QuestionAnswered(Event):
 
 
 EventSink = Callable[[Event], None]
+_BY_LISTENER: Final = "raised by a listener to Comity's events"
+
+
+class _Marking:
+    """Marks what is raised within."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            error.add_note(_BY_LISTENER)
+
+
+def marked(sink: EventSink) -> EventSink:
+    """The same sink; what it raises is marked, so that nobody takes it for an app's error."""
+
+    def tell(event: Event) -> None:
+        with _Marking():
+            sink(event)
+
+    return tell
+
+
+def raised_by_listener(error: BaseException) -> bool:
+    """Whether a sink that `marked` gave raised it."""
+    return _BY_LISTENER in getattr(error, "__notes__", ())
 
 
 def ignore(event: Event) -> None:

@@ -43,4 +43,4 @@ def checked_name(text: str, *, path: str) -> str:
         f"{text[:80]!r} is not a name",
         "use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end",
     )
-    raise ConfigError(str(fault), hint=fault.hint, faults=[fault])
+    raise ConfigError(f"{path}: {fault.problem}", hint=fault.hint, faults=[fault])

@@ -281,13 +281,11 @@ class Hit:
         passage: Its id.
         collection: Where it lies.
         score: BM25 under the statistics of the search.
-        coverage: Share of the question's weight that it holds, in [0, 1], under the same.
     """
 
     passage: PassageId
     collection: CollectionName
     score: float
-    coverage: float
 
 
 class PassageStore(Protocol):

@@ -47,7 +47,7 @@ def test_a_closed_collection_moves_no_score_of_an_open_one(tmp_path: Path) -> No
         site.store.write([document(f"m{at}", "occlusion alarm", SECRET) for at in range(secrets)])
         outcome = site.search.candidates(question("occlusion alarm wheels"))[OPEN]
         assert isinstance(outcome, Released)
-        scores.append([(one.score, one.coverage) for one in outcome.value])
+        scores.append([one.score for one in outcome.value])
     assert scores[0] == scores[1]
 
 
@@ -223,7 +223,7 @@ def passage(name: str, text: str = ALARM, **changes: Any) -> Passage:
     return replace(made, **changes)
 
 
-GOOD = Candidate("one", OPEN, 9.0, 1.0)
+GOOD = Candidate("one", OPEN, 9.0)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,6 @@ GOOD = Candidate("one", OPEN, 9.0, 1.0)
     [
         ([replace(GOOD, score=float("nan"))], None),
         ([replace(GOOD, score=float("inf"))], None),
-        ([replace(GOOD, coverage=2.0)], None),
         ([GOOD, GOOD], None),
         ([replace(GOOD, opaque=str(at)) for at in range(51)], None),
         ([GOOD], passage("of another site")),

@@ -177,9 +177,9 @@ def test_a_train_message_without_an_invitation_leaves_nothing_at_a_site_that_dem
     replies: list[Any] = []
     original = LocalGrid._take
 
-    def taken(self: LocalGrid, site: Any, exchange: Any, request: Any, out: Any) -> None:
+    def taken(self: LocalGrid, place: Any, request: Any, out: Any) -> None:
         replies.append(out)
-        original(self, site, exchange, request, out)
+        original(self, place, request, out)
 
     tap._take = taken  # type: ignore[method-assign]
     with pytest.raises(PolicyRefused, match="only inside a secure sum"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from comity.adapters.flower.app import AppSource
 from comity.adapters.flower.calls import AppFailure
 from comity.adapters.flower.channel import receive_frame, send_frame, socket_pair
-from comity.adapters.flower.crew import Call
+from comity.adapters.flower.crew import Call, Finished
 from comity.adapters.flower.private_names import enter_run, name_message
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
 from comity.adapters.flower.segments import create_segment
@@ -97,6 +98,11 @@ def unsealed() -> list[int]:
     return [fd]
 
 
+def unreadable() -> list[int]:
+    (fd,) = sealed()
+    return [os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)]
+
+
 def huge() -> list[int]:
     return [os.dup(create_segment(OWN, 2 * LIMIT).fd)]
 
@@ -128,6 +134,21 @@ ATTACKS: dict[str, Callable[[], Sent]] = {
     "state in a segment of the coordinator": lambda: frame(state_segment=1),
     "an error of another form": lambda: frame(app_error=7),
     "an error code that is no number": lambda: frame(app_error=["x", "y"]),
+    "an error code that is a fraction": lambda: frame(app_error=[2.5, "y"]),
+    "an error code without end": lambda: (
+        frame()[0].replace(b'"call": 1', b'"call": 1, "app_error": [Infinity, "y"]'),
+        [],
+    ),
+    "an error code that is a truth": lambda: frame(app_error=[True, "y"]),
+    "a record as an error code": lambda: frame(app_error=[1 << 31, "y"]),
+    "an error text that is no text": lambda: frame(app_error=[2, ["y"]]),
+    "that it refuses, in the middle of a run": lambda: (b'{"refused": "no", "hint": "x"}', []),
+    "that it is ready, a second time": lambda: (b'{"ready": true}', []),
+    "a number beyond all numbers": lambda: frame(content=[["m", "metrics", [["x", "1e999"]]]]),
+    "a shape beyond all shapes": lambda: frame(
+        content=[["a", "arrays", [["x", "float64", [1.5], "numpy.ndarray", 0, 0]]]]
+    ),
+    "memory that cannot be read": lambda: frame(unreadable, segments=[OWN]),
     "a frame beyond the limit": lambda: (b'{"x": "' + b"x" * LIMIT + b'"}', []),
 }
 
@@ -142,6 +163,119 @@ def test_a_worker_that_sends(attack: str, crew: ProcessCrew, puppet: Puppet) -> 
         (1, AppFailure("Malformed", crashed=True))
     ]
     assert puppet.processes[0].returncode is not None
+
+
+def test_a_worker_that_sends_a_frame_which_is_no_file(crew: ProcessCrew, puppet: Puppet) -> None:
+    asked(crew, puppet)
+    read, write = os.pipe()
+    socket.send_fds(puppet.far[0], [b"f"], [read])
+    assert [done.outcome for done in crew.wait(10.0)] == [AppFailure("Malformed", crashed=True)]
+    os.close(read)
+    os.close(write)
+
+
+def test_a_worker_that_answers_before_it_is_ready(crew: ProcessCrew, puppet: Puppet) -> None:
+    send_frame(puppet.far[0], frame()[0])
+    crew.wait(10.0)
+    assert puppet.processes[0].returncode is not None
+
+
+def handed(puppet: Puppet, index: int) -> list[dict[str, Any]]:
+    """What worker `index` was sent after the app."""
+    frames = []
+    puppet.far[index].settimeout(0)
+    with contextlib.suppress(BlockingIOError):
+        while (received := receive_frame(puppet.far[index], max_bytes=LIMIT)) is not None:
+            frames.append(json.loads(received[0]))
+    return [frame for frame in frames if "app" not in frame]
+
+
+@pytest.fixture
+def pair(puppet: Puppet) -> Iterator[ProcessCrew]:
+    """Two workers; the first is in call 1 with call 3 behind it, the second is in call 2."""
+    made = ProcessCrew(
+        AppSource("", "m:app"), 1, {}, CrewSettings(2, max_bytes=LIMIT), puppet.spawn
+    )
+    made.start()
+    for far in puppet.far:
+        send_frame(far, b'{"ready": true}')
+    made.wait_ready()
+    made.wait(1.0)
+    enter_run(1)
+    calls = []
+    for number in (1, 2, 3):
+        message = Message(RecordDict(), 1 + number, "train")
+        name_message(message, f"m-{number}")
+        calls.append(Call(number, 1 + number, {}, message, b"s" * 32))
+    made.submit(calls)
+    assert [one["call"] for one in handed(puppet, 0)] == [1, 3]
+    assert [one["call"] for one in handed(puppet, 1)] == [2]
+    send_frame(puppet.far[1], frame(call=2)[0])
+    assert [done.number for done in made.wait(10.0)] == [2]
+    yield made
+    made.close()
+
+
+def test_what_waits_behind_a_long_call_goes_to_a_worker_that_idles(
+    pair: ProcessCrew, puppet: Puppet
+) -> None:
+    assert handed(puppet, 0) == [{"back": 3}]
+    assert [one["call"] for one in handed(puppet, 1)] == [3]
+    send_frame(puppet.far[1], frame(call=3)[0])
+    assert [done.number for done in pair.wait(10.0)] == [3]
+    pair.abandon([1])
+    assert puppet.processes[0].returncode is not None
+    assert puppet.processes[1].poll() is None
+
+
+def test_a_call_that_was_begun_before_it_was_asked_back_is_answered_once(
+    pair: ProcessCrew, puppet: Puppet
+) -> None:
+    send_frame(puppet.far[0], frame(call=1)[0])
+    assert [done.number for done in pair.wait(10.0)] == [1]
+    made = create_segment(OWN, 1000)
+    body, _ = frame(call=3, segments=[OWN], state_segment=OWN)
+    send_frame(puppet.far[0], body, [made.fd])
+    assert pair.wait(10.0) == []
+    send_frame(puppet.far[1], frame(call=3)[0])
+    assert [done.number for done in pair.wait(10.0)] == [3]
+    assert puppet.processes[0].poll() is None
+
+
+def test_a_call_can_be_given_back_before_the_one_before_it_ends(
+    pair: ProcessCrew, puppet: Puppet
+) -> None:
+    send_frame(puppet.far[0], b'{"call": 3, "back": true}')
+    assert pair.wait(10.0) == []
+    send_frame(puppet.far[0], frame(call=1)[0])
+    assert [done.number for done in pair.wait(10.0)] == [1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"call": 3},
+        {"call": 1, "back": True},
+        {"call": 7, "back": True},
+        {"call": "3", "back": True},
+        {"call": [3], "back": True},
+        {"call": True, "back": True},
+    ],
+)
+def test_a_worker_that_gives_back_what_it_was_not_asked_for(
+    pair: ProcessCrew, puppet: Puppet, answer: dict[str, object]
+) -> None:
+    send_frame(puppet.far[0], json.dumps(answer).encode())
+    assert pair.wait(10.0) == [Finished(1, AppFailure("Malformed", crashed=True))]
+
+
+def test_a_worker_that_hangs_in_what_it_should_give_back_is_ended_with_the_call(
+    pair: ProcessCrew, puppet: Puppet
+) -> None:
+    send_frame(puppet.far[0], frame(call=1)[0])
+    pair.wait(10.0)
+    pair.abandon([3])
+    assert [process.poll() is None for process in puppet.processes[:2]] == [False, False]
 
 
 def test_an_honest_worker_is_not_taken_for_an_attacker(crew: ProcessCrew, puppet: Puppet) -> None:

@@ -144,3 +144,56 @@ def test_a_plan_without_end_is_refused(accountant: Accountant) -> None:
 
 def test_it_says_who_computed(accountant: Accountant) -> None:
     assert any(digit.isdigit() for digit in accountant.version())
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "text"),
+    [
+        (Mechanism.LAPLACE, "1e-400"),
+        (Mechanism.LAPLACE, "1e400"),
+        (Mechanism.DISCRETE_GAUSSIAN, "1e400"),
+        (Mechanism.DISCRETE_GAUSSIAN, "1e-9"),
+        (Mechanism.RANDOMISED_RESPONSE, "1e5"),
+        (Mechanism.GAUSSIAN, "1_0e-2"),
+        (Mechanism.GAUSSIAN, "\u0661\u0662"),
+        (Mechanism.GAUSSIAN, "1" * 60),
+        (Mechanism.GAUSSIAN, "inf"),
+        (Mechanism.GAUSSIAN, " 1"),
+    ],
+)
+def test_a_figure_that_no_arithmetic_holds_is_refused_at_construction(
+    mechanism: Mechanism, text: str
+) -> None:
+    with pytest.raises(ConfigError, match="parameter"):
+        PrivacyEvent(mechanism, text)
+
+
+@pytest.mark.parametrize("text", ["1e-400", "1e-19", "\u0661", "1_0e-2"])
+def test_a_sampling_rate_that_no_arithmetic_holds_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="sampling_rate"):
+        PrivacyEvent(Mechanism.GAUSSIAN, "1", Sampling.POISSON, text)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("mechanism", "text", "sampling", "rate"),
+    [
+        (Mechanism.DISCRETE_GAUSSIAN, "0.001", Sampling.NONE, "1"),
+        (Mechanism.DISCRETE_GAUSSIAN, "0.05", Sampling.POISSON, "0.01"),
+        (Mechanism.DISCRETE_GAUSSIAN, "1e9", Sampling.NONE, "1"),
+        (Mechanism.LAPLACE, "100", Sampling.NONE, "1"),
+        (Mechanism.LAPLACE, "1e-9", Sampling.NONE, "1"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 1_000_000])
+def test_the_extremes_are_answered_soon_and_with_a_bound(
+    mechanism: Mechanism, text: str, sampling: Sampling, rate: str, count: int
+) -> None:
+    plan = Plan((Spend(PrivacyEvent(mechanism, text, sampling, rate), count),))
+    for epsilon in (
+        DpAccountant().epsilon(plan, 1e-5),
+        DpAccountant().filter_epsilon(plan, 1e-5, 4.0),
+    ):
+        assert epsilon >= 0
+        if mechanism is Mechanism.DISCRETE_GAUSSIAN and float(text) < 1:
+            assert epsilon > 50

@@ -52,9 +52,7 @@ class MemoryPassageStore:
             counts = Counter(found)
             if any(counts[term] for term in terms):
                 score = ranking.score(counts, len(found))
-                hits.append(
-                    Hit(passage.passage, passage.collection, score, ranking.coverage(counts))
-                )
+                hits.append(Hit(passage.passage, passage.collection, score))
         return sorted(hits, key=lambda hit: (-hit.score, hit.passage))[: max(limit, 0)]
 
     def statistics(
@@ -176,7 +174,6 @@ def test_scores_under_given_statistics_are_bm25_of_these(
     best = store.search(["pump", "alarm"], BOTH, 10, shared)[0]
     # The title counts: "title pump alarm" has three terms.
     assert best.score == ranking.score({"pump": 1, "alarm": 1}, 3)
-    assert best.coverage == 1
 
 
 def test_passages_come_in_the_order_asked(opened: Callable[[], PassageStore]) -> None:

@@ -461,6 +461,18 @@ MOUNTED = [
         ("disk/my-app cannot be written: Read-only file system",),
     ),
     MountCase(
+        "the demonstration on a disk that is too small",
+        "mount -t tmpfs -o size=300k none disk",
+        "demo --folder disk/demo",
+        ("disk/demo/run-1", "No space left on device", "--folder"),
+    ),
+    MountCase(
+        "the demonstration on a disk that fills up while it trains",
+        "mount -t tmpfs -o size=900k none disk",
+        "demo --folder disk/demo",
+        ("disk/demo/run-1", "make room"),
+    ),
+    MountCase(
         "the journals of a run on a full disk",
         "mount -t tmpfs -o size=64k none disk",
         "run app --sites 2 --site-policy site.toml",
@@ -557,3 +569,12 @@ def test_a_read_only_state_folder_gets_one_clear_error(tmp_path: Path) -> None:
         assert done.stderr.count("error (unavailable)") == 1
         assert "disk/state" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_fault_is_told_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMITY, "new", "bad name!"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == CONFIG
+    assert done.stderr.count("is not a name") == 1
+    assert done.stderr.count("lower-case letters") == 1

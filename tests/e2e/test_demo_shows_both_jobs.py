@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import comity as comity_package
+from comity.api.demo_files import fresh_folder, prune, seal_run
+from comity.errors import DataError
 
 COMITY = Path(sys.executable).with_name("comity")
 
@@ -55,7 +61,7 @@ def test_training_together_beats_the_sites_alone_at_the_same_epsilon(
 ) -> None:
     rows = {row["name"]: row for row in demo[2]["comparison"]}
     together, pooled = rows.pop("federated"), rows.pop("pooled")
-    assert demo[2]["seeds"] == 5
+    assert demo[2]["seeds"] == 20
     assert {row["epsilon"] for row in rows.values()} == {together["epsilon"]}
     alone = [row["accuracy"]["mean"] for row in rows.values()]
     assert together["accuracy"]["mean"] > sum(alone) / len(alone) + 0.05
@@ -167,10 +173,164 @@ def test_the_journals_verify(demo: tuple[Path, str, dict[str, Any]]) -> None:
 def test_a_budget_that_does_not_cover_the_plan_is_refused_before_training(tmp_path: Path) -> None:
     done = comity(tmp_path, "demo", "--budget", "1")
     assert done.returncode == 3
-    assert "round" not in done.stdout
+    assert done.stdout == ""
     assert "budget-exhausted" in done.stderr
-    assert "plan 13 of these 60 equal steps, or raise noise_multiplier" in done.stderr
-    assert not (tmp_path / "comity-demo/run-1/model.npz").exists()
+    assert "at northgate, lakeside, riverside, st-anne: it costs 2.28 at each" in done.stderr
+    assert "try: --budget 2.3 or more" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_under_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
+    done = comity(tmp_path, "demo", "--budget", "1", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 3
+    assert error["code"] == "budget-exhausted"
+    assert error["hint"] == "--budget 2.3 or more"
+    assert error["faults"] == []
+    done = comity(tmp_path, "demo", "--budget", "x", "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "usage")
+    (tmp_path / "site.toml").write_text('name = "a"\nwrong = 1\n')
+    done = comity(tmp_path, "config", "check", "site.toml", "--json")
+    (fault,) = json.loads(done.stdout)["error"]["faults"]
+    assert (done.returncode, fault["path"]) == (2, "wrong")
+    assert fault["file"].endswith("site.toml")
+    assert "wrong: is not a known key" in done.stderr
+
+
+def test_what_left_is_counted_after_the_questions_and_by_purpose(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    folder, told, results = demo
+    for site in results["sites"]:
+        state = f"comity-demo/run-1/{site['site']}/state"
+        done = comity(folder, "audit", "show", "--state", state, "--last", "0", "--json")
+        given = [r["sentence"] for r in json.loads(done.stdout)["records"]]
+        assert any("gave clinician" in sentence for sentence in given)
+        assert site["answer_bytes"] > 1000
+        assert site["training_bytes"] > site["answer_bytes"]
+        assert f"{site['training_bytes']:,}" in told
+        assert f"{site['answer_bytes']:,}" in told
+    report = (folder / "comity-demo/run-1/report.html").read_text("utf-8")
+    assert "answers, bytes" in report
+
+
+def test_what_remains_is_what_the_filter_leaves(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    folder, _, results = demo
+    for site in results["sites"]:
+        budget = site["budget"]
+        assert budget["epsilon_spent"] < budget["epsilon_enforced"] < budget["epsilon_total"]
+        left = budget["epsilon_total"] - budget["epsilon_enforced"]
+        assert budget["epsilon_remaining"] == pytest.approx(left)
+    done = comity(folder, "ledger", "show", "--state", "comity-demo/run-1/northgate/state")
+    assert "open to further plans, by the filter" in done.stdout
+    assert "2.548 of 3; 0.452 of it remain (order 7)" in " ".join(done.stdout.split())
+    lines = results["ledger"]["northgate"]
+    assert lines[0].startswith("Reserved: 60 steps of discrete gaussian noise 7")
+    assert lines[0].endswith("60 of 60 ran.")
+
+
+def test_lines_fit_a_narrow_page_and_end_without_spaces(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(COMITY), "demo"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.split("Where things lie")[0].splitlines()
+    assert [line for line in lines if len(line) > 60 or line != line.rstrip()] == []
+    assert "\n      (collections." in done.stdout
+
+
+def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(COMITY), "demo"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"mean +/- deviation" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.fixture
+def copy(demo: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> Path:
+    """The hospitals' files as the demonstration left them, without their journals."""
+    shutil.copytree(
+        demo[0] / "comity-demo/run-1",
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("state", ".comity"),
+    )
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (
+            lambda names: [name.replace("mean area", "area mean") for name in names],
+            ("no column 'mean area'", "column 'area mean' stands in its place"),
+        ),
+        (
+            lambda names: [names[1], names[0], *names[2:]],
+            ("column 'mean texture' stands where 'mean radius' was agreed on",),
+        ),
+    ],
+    ids=["renamed", "swapped"],
+)
+def test_a_wrong_column_at_one_hospital_is_one_error_before_any_training(
+    copy: Path, header: Callable[[list[str]], list[str]], words: tuple[str, ...]
+) -> None:
+    for file in ("records.csv", "held-back.csv"):
+        path = copy / "lakeside" / "records" / file
+        before = path.read_text("utf-8")
+        first, rest = before.split("\n", maxsplit=1)
+        path.write_text(",".join(header(first.split(","))) + "\n" + rest, encoding="utf-8")
+        with comity_package.Federation.local(copy / "federation.toml") as federation:
+            with pytest.raises(DataError) as caught:
+                federation.train(copy / "diagnosis", dataset="patients")
+            assert not any("for run" in line for line in federation.audit("northgate"))
+        told = f"{caught.value.message} {caught.value.hint}"
+        for word in (f"lakeside/records/{file}", *words):
+            assert word in told
+        done = comity(copy, "config", "check", "federation.toml", "--data")
+        assert done.returncode == 6
+        assert caught.value.message in done.stderr
+        path.write_text(before, encoding="utf-8")
+    assert comity(copy, "config", "check", "federation.toml", "--data").returncode == 0
+
+
+def test_old_runs_are_removed_unless_somebody_changed_them(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        (folder / "report.html").write_text("report")
+        seal_run(folder)
+    (tmp_path / "run-2" / "my-notes.txt").write_text("mine")
+    (tmp_path / "run-3" / ".comity-demo.json").unlink()
+    assert fresh_folder(tmp_path) == tmp_path / "run-6"
+    assert prune(tmp_path, 1) == [tmp_path / "run-1", tmp_path / "run-4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-2", "run-3", "run-5"]
+    assert fresh_folder(tmp_path) == tmp_path / "run-6"
+
+
+def test_the_report_s_ids_are_unique_and_each_cell_says_what_it_is_of(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    page = (demo[0] / "comity-demo/run-1/report.html").read_text("utf-8")
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) > 20
+    for reference in re.findall(r'(?:href="|url\()#([^")]+)', page):
+        assert reference in ids
+    assert page.count("the four together") >= 2
+    assert "<td>" not in page
+    assert "The privacy ledger" in page
+    assert "60 of 60 ran" in page
 
 
 def test_json_is_one_object_and_a_second_run_gets_a_folder_of_its_own(
@@ -181,6 +341,15 @@ def test_json_is_one_object_and_a_second_run_gets_a_folder_of_its_own(
     document = json.loads(done.stdout)
     assert document["files"]["folder"] == "comity-demo/run-2"
     assert document["run"] != demo[2]["run"]
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
+    script = f"{COMITY} demo | head -3"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

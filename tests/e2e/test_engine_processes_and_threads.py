@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fakes.legacy_app import write_legacy_app
 
 from comity.adapters.flower.app_file import read_app
 from comity.adapters.flower.engine import EngineSettings, RunOutcome, run_app
@@ -62,6 +64,17 @@ def misbehave(deed, calls):
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "sleep":
         time.sleep(60)
+    if deed == "detach":
+        import subprocess
+        with open(os.environ["COMITY_TEST_STRAYS"], "a") as file:
+            print(subprocess.Popen(["sleep", "300"], start_new_session=True).pid, file=file)
+    if deed == "daemon" and os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(os.environ["COMITY_TEST_STRAYS"], "a") as file:
+                print(os.getpid(), file=file)
+            time.sleep(300)
+        os._exit(0)
     if deed == "forge":
         import socket
         ours = socket.socket(fileno=os.dup(int(sys.argv[1])))
@@ -230,6 +243,29 @@ def test_a_site_that_hangs_costs_the_timeout_and_not_the_run(folder: Path, crew:
     assert time.monotonic() - started < 30
 
 
+def test_a_site_that_hangs_takes_no_other_down_while_a_worker_idles(folder: Path) -> None:
+    deed = ("deed='sleep'", "victim=0", "rounds=1", "timeout-s=4.0")
+    outcome = ran(folder, *deed, workers=2)
+    assert outcome.dropouts == {"TimeoutError": 1}
+    assert outcome.replies == 3 + 4
+
+
+@pytest.mark.parametrize("deed", ["detach", "daemon"])
+def test_no_process_of_an_app_outlives_the_run(
+    folder: Path, deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strays = tmp_path / "strays"
+    monkeypatch.setenv("COMITY_TEST_STRAYS", str(strays))
+    own = subprocess.Popen(["sleep", "300"])
+    ran(folder, f"deed='{deed}'", "rounds=2", workers=2)
+    assert own.poll() is None, "what the caller started is the caller's"
+    own.kill()
+    own.wait()
+    pids = set(map(int, strays.read_text().split()))
+    assert len(pids) == 2
+    assert gone(pids)
+
+
 def test_what_an_app_keeps_of_a_message_stays_what_it_was(folder: Path) -> None:
     outcome = ran(folder, "deed='hoard'", workers=1, sites=1)
     assert outcome.metrics["hoard"]["values"] == [0.0, 0.0, 0.0]
@@ -256,7 +292,7 @@ def test_workers_that_die_while_loading_end_the_run(folder: Path) -> None:
 
 
 def test_a_server_that_waits_for_more_sites_than_there_are_is_told_so(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="waits for more than the 1 sites"):
+    with pytest.raises(ConfigError, match=r"waits for more sites than this run has \(1\)"):
         ran(folder, "deed='stay'", sites=1, threads=True)
 
 
@@ -307,8 +343,6 @@ def test_ctrl_c_ends_the_run_with_130_and_leaves_no_worker_behind(folder: Path) 
 
 
 def test_comity_run_prints_one_json_object_and_the_apps_own_output_elsewhere(folder: Path) -> None:
-    import json  # noqa: PLC0415 - this test alone
-
     run = started(folder, "--json", "--run-config", "rounds=1 size=10", "--seed", "3")
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -336,3 +370,17 @@ def test_the_environment_and_working_folder_are_the_callers(folder: Path, tmp_pa
         check=True,
     )
     assert run.stdout.split() == [str(tmp_path), "planted"]
+
+
+@pytest.mark.parametrize("how", ["--threads", "--workers=2"])
+def test_an_older_app_that_asks_each_site_from_a_thread_of_its_own_runs_too(
+    tmp_path: Path, how: str
+) -> None:
+    run = started(write_legacy_app(tmp_path), how, "--json")
+    try:
+        out, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 0, err
+    document = json.loads(out)
+    assert (document["exchanges"], document["replies"], document["dropouts"]) == (24, 24, {})

@@ -76,7 +76,7 @@ def test_shared_statistics_rank_like_the_pooled_index(tmp_path: Path) -> None:
     def federated(question: Sequence[str], shared: TermStatistics | None) -> list[str]:
         answers = {
             name: [
-                Candidate(hit.passage, hit.collection, hit.score, hit.coverage)
+                Candidate(hit.passage, hit.collection, hit.score)
                 for hit in store.search(question, INSIDE, 50, shared)
             ]
             for name, store in sites.items()

@@ -94,7 +94,7 @@ def test_audit_show_tells_each_record_in_a_sentence(state: Path) -> None:
         "let the first output of data set patients leave.",
         "spent 1 x discrete gaussian 2.0 (poisson 0.1) of reservation",
         "gave coordinator arrays 'model' (25 bytes, private by record), arrays 'big' (1.2 MB,",
-        "no privacy claim) for run 17, round 4 (train).",
+        "no record-level claim) for run 17, round 4 (train).",
         "gave analyst passage 'p1'",
         "in a fetch exchange; withheld passage 'p3' (collections.guidelines.max_passages_per",
     ]:
@@ -118,6 +118,7 @@ def test_ledger_show_gives_the_figures_of_each_data_set(state: Path) -> None:
     told = run("ledger", "show", "--state", state)
     assert "Privacy budget of site-b" in told
     assert "patients" in told
+    assert "(order 4)" in told
 
 
 @pytest.mark.parametrize("name", ["ledger", "audit"])
@@ -140,7 +141,11 @@ def test_a_cut_tail_is_shown_named_and_restored(state: Path) -> None:
     assert "was opened again after 5 records were lost" in told
     assert "closed its ledger: every budget counts as spent." in told
     document = json.loads(run("ledger", "show", "--state", state, "--json"))
-    assert document["data_sets"][0]["state"] == "closed: records were lost"
+    for row in document["data_sets"]:
+        assert row["state"] == "closed: records were lost, so all of it counts as spent"
+        assert row["remaining"] == 0
+        assert row["spent"] is None or row["spent"] >= row["total"]
+    assert "all of it counts as spent" in run("ledger", "show", "--state", state)
 
 
 def test_restore_asks_before_it_writes(state: Path) -> None:
@@ -173,6 +178,8 @@ def test_an_empty_journal_is_shown_as_empty(tmp_path: Path) -> None:
     write_identity(layout.identity, IDENTITY)
     SqliteJournal(layout.journal).close()
     assert "Nothing is recorded yet." in run("audit", "show", "--state", tmp_path / "state")
+    told = run("ledger", "show", "--state", tmp_path / "state")
+    assert told == "state has no data set on its books yet.\n"
 
 
 def test_the_program_exits_by_kind_and_prints_no_traceback(state: Path) -> None:
@@ -199,3 +206,52 @@ def test_looking_at_a_running_sites_journal_disturbs_it_not(state: Path) -> None
     signed = gate.head()
     assert layout.head.read_bytes() == write_head(signed)
     writer.close()
+
+
+def reserve_unused(state: Path) -> str:
+    layout = layout_of(state)
+    policy = open_policy(budgets={PATIENTS: Budget(8, 1e-5), DEVICES: Budget(8, 1e-5)})
+    journal = SqliteJournal(layout.journal)
+    site = Site(policy, journal, FileHeadKeeper(layout.head))
+    site.rng.count = 1_000
+    reservation = site.gate().reserve(DEVICES, plan(3), purpose="killed")
+    journal.close()
+    return reservation
+
+
+def test_a_plan_that_was_never_used_is_listed_and_given_back_on_the_record(state: Path) -> None:
+    reservation = reserve_unused(state)
+    assert reservation in run("ledger", "show", "--state", state)
+    (unused,) = json.loads(run("ledger", "show", "--state", state, "--json"))["unused"]
+    assert (unused["reservation"], unused["data_set"]) == (reservation, "devices")
+    document = json.loads(run("ledger", "free", reservation, "--state", state, "--json"))
+    assert (document["freed"], document["data_set"]) == (reservation, "devices")
+    assert json.loads(run("ledger", "show", "--state", state, "--json"))["unused"] == []
+    assert "back, unused." in run("audit", "show", "--state", state, "--last", 1)
+    again = run("ledger", "free", reservation, "--state", state, fails=True)
+    assert "given back before" in again.message
+
+
+def test_a_plan_of_which_something_left_is_not_given_back(state: Path) -> None:
+    with sqlite3.connect(layout_of(state).journal) as db:
+        (body,) = db.execute("SELECT body FROM record WHERE kind = 'ledger.committed'").fetchone()
+    db.close()
+    used = json.loads(body)["reservation"]
+    error = run("ledger", "free", used, "--state", state, fails=True)
+    assert "it stays spent" in error.message
+    unknown = run("ledger", "free", "nothing", "--state", state, fails=True)
+    assert "there is no reservation nothing" in unknown.message
+
+
+@pytest.mark.parametrize("content", ["{}", "nonsense", "", '{"schema_version":99}'])
+def test_a_damaged_head_is_named_by_path_and_can_be_restored_from(
+    state: Path, content: str
+) -> None:
+    head = layout_of(state).head
+    head.write_text(content)
+    error = run("ledger", "verify", "--state", state, fails=True)
+    assert str(head) in error.message
+    assert "comity journal restore" in error.hint
+    assert "is open again" in run("journal", "restore", "--state", state, "--yes")
+    assert head.with_name("head.json.damaged").read_text() == content
+    assert "records verified" in run("ledger", "verify", "--state", state)

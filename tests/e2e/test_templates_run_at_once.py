@@ -33,7 +33,9 @@ def test_a_flower_template_runs_and_learns(
         pytest.skip(f"{needs} is not installed")
     printed = comity(tmp_path, "new", "my-app", "--template", template).stdout
     assert "comity run my-app --sites 4" in printed
-    output = comity(tmp_path, "run", "my-app", "--sites", "3").stdout
+    done = comity(tmp_path, "run", "my-app", "--sites", "3")
+    assert "Warning" not in done.stderr
+    output = done.stdout
     rounds = [
         float(found) for found in re.findall(r"^round \d+: accuracy (.*)$", output, re.MULTILINE)
     ]

@@ -120,14 +120,19 @@ class AddingAccountant:
 def open_policy(
     rules: Mapping[tuple[str, PartKind], Rule] | None = None, **changes: object
 ) -> SitePolicy:
-    """A policy that lets arrays and metrics of train out, with a budget of 8 for patients."""
+    """A policy that lets arrays and metrics of train out, with a budget of 8 for patients.
+
+    Arrays without a claim leave beside that budget.
+    """
     plain = {
         (kind, part): Rule.PLAIN
         for kind in ("train",)
         for part in (PartKind.ARRAYS, PartKind.METRICS, PartKind.ERROR, PartKind.CONFIG)
     }
     train = TrainPolicy(
-        rules=plain if rules is None else rules, trusted_trainers=frozenset({TRAINER})
+        rules=plain if rules is None else rules,
+        trusted_trainers=frozenset({TRAINER}),
+        unclaimed=Rule.PLAIN,
     )
     values: dict[str, object] = {
         "train": train,

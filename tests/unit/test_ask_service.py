@@ -10,9 +10,10 @@ import pytest
 from tests.fakes.asking import OPEN, SECRET, AskedSite, document, gateway, question
 from tests.fakes.gate_site import SetClock, UnsafeCountingRng
 
-from comity.core.answer.extract import ExtractSettings, Source, extract
+from comity.core.answer.extract import ExtractSettings, extract
 from comity.core.answer.ground import Grounds, GroundSettings, support, supports
 from comity.core.answer.sentence import sentences
+from comity.core.answer.weigh import Source
 from comity.core.retrieval.statistics import TermStatistics, pooled
 from comity.core.retrieval.text import terms
 from comity.errors import ConfigError, RefusedError, UnavailableError
@@ -48,7 +49,7 @@ def test_an_answer_quotes_several_sites_and_says_what_stayed_closed(tmp_path: Pa
         ("north", SECRET),
         ("south", SECRET),
     ]
-    assert 'north, guides/pump: "When the pump' in repr(answer)
+    assert 'north, pump (guides/pump): "When the pump' in repr(answer)
     assert "south keeps minutes closed: Minutes are for the board." in repr(answer)
     assert answer.question == ASKED
     record = answer.record()
@@ -191,8 +192,8 @@ def test_shared_statistics_make_sites_score_as_one_index(tmp_path: Path) -> None
 def test_sentences_that_say_the_same_share_one_place_and_both_marks() -> None:
     text = "Close the clamp at an occlusion alarm."
     sources = [
-        Source("a", text, "Card", 1.0, 1.0),
-        Source("b", f"{text} Then wait.", "Card", 0.9, 1.0),
+        Source("a", "1", text, "Card", 1.0),
+        Source("b", "2", f"{text} Then wait.", "Card", 0.9),
     ]
     picks = extract("clamp occlusion alarm", sources, terms, ExtractSettings(), GroundSettings())
     assert [[quote.source for quote in pick.quotes] for pick in picks] == [[0, 1]]
@@ -200,7 +201,7 @@ def test_sentences_that_say_the_same_share_one_place_and_both_marks() -> None:
 
 def test_a_question_for_a_figure_prefers_the_sentence_with_one() -> None:
     text = "Antibiotics matter in sepsis. Antibiotics in sepsis start within one hour."
-    sources = [Source("a", text, "Sepsis", 1.0, 1.0)]
+    sources = [Source("a", "1", text, "Sepsis", 1.0)]
     picks = extract(
         "How soon are antibiotics given in sepsis?",
         sources,
@@ -212,7 +213,7 @@ def test_a_question_for_a_figure_prefers_the_sentence_with_one() -> None:
 
 
 def test_nothing_asked_gives_nothing() -> None:
-    sources = [Source("a", "Some text.", "", 1.0, 1.0)]
+    sources = [Source("a", "1", "Some text.", "", 1.0)]
     assert extract("the", sources, terms, ExtractSettings(), GroundSettings()) == []
 
 

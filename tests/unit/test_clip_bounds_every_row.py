@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from comity.core.privacy.clip import clip_by_global_norm, clip_factors, clipped_rows
+from comity.core.privacy.clip import clip_by_global_norm, clipped_rows
 from comity.errors import ConfigError, DataError
 
 
@@ -17,21 +17,21 @@ def test_what_is_above_the_bound_is_scaled_to_just_below_it() -> None:
     assert 1.0 - 1e-9 < norm <= 1.0
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308])
-def test_a_row_whose_norm_is_not_finite_counts_for_nothing(bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_counts_for_nothing(bad: float) -> None:
     rows = np.array([[bad, bad], [0.3, 0.4]])
     assert np.array_equal(clipped_rows(rows, 1.0), [[0.0, 0.0], [0.3, 0.4]])
 
 
 def test_no_rows_stay_no_rows() -> None:
     assert clipped_rows(np.zeros((0, 3)), 1.0).shape == (0, 3)
-    assert clip_factors(np.zeros(0), 1.0).shape == (0,)
+    assert clipped_rows(np.zeros((2, 0)), 1.0).shape == (2, 0)
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, np.nan, np.inf])
 def test_a_bound_that_bounds_nothing_is_refused_by_name(bound: float) -> None:
     with pytest.raises(ConfigError, match="clip_norm"):
-        clip_factors(np.ones(1), bound)
+        clipped_rows(np.ones((1, 1)), bound)
 
 
 def test_a_contribution_is_clipped_as_one_vector_around_its_start() -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from comity.cli.config import command
-from comity.errors import ComityError, DataError
+from comity.errors import ComityError, ConfigError, DataError
 
 GOOD = "age,outcome\n40,ill\n50,well\n"
 
@@ -89,3 +89,46 @@ def test_the_limits_of_the_site_file_hold(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["check", str(tmp_path / "site.toml"), "--data"])
     assert isinstance(result.exception, ComityError)
     assert "a.csv" in result.exception.message
+
+
+BUDGETED = """name = "a"
+[datasets.cases]
+path = "a.csv"
+records = {records}
+schema = {{label = "outcome"}}
+[budgets.cases]
+epsilon = 1.0
+delta = {delta}
+"""
+
+
+@pytest.mark.parametrize(
+    ("records", "delta", "words"),
+    [
+        (1, 0.9, "holds 2 records, and its delta is 0.9"),
+        (1, 0.1, "holds 2 records; its site file says at most 1"),
+        (1_000_000, 1e-7, ""),
+        (2, 0.49, ""),
+    ],
+)
+def test_a_budget_stands_for_the_records_that_there_are(
+    tmp_path: Path, records: int, delta: float, words: str
+) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    (tmp_path / "site.toml").write_text(BUDGETED.format(records=records, delta=delta))
+    result = CliRunner().invoke(command, ["check", str(tmp_path / "site.toml"), "--data"])
+    if not words:
+        assert result.exit_code == 0, result.exception
+        return
+    assert isinstance(result.exception, DataError)
+    assert words in result.exception.message
+    assert "cases" in result.exception.message
+
+
+def test_a_budget_without_a_number_of_records_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    text = BUDGETED.format(records=1, delta=0.1).replace("records = 1\n", "")
+    (tmp_path / "site.toml").write_text(text)
+    result = CliRunner().invoke(command, ["check", str(tmp_path / "site.toml")])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.faults[0].path == "datasets.cases.records"

@@ -19,6 +19,7 @@ SITE = """
 name = "a"
 [datasets.patients]
 path = "patients.csv"
+records = 9
 mock = "mock.csv"
 [budgets.patients]
 epsilon = 20
@@ -155,7 +156,11 @@ def test_explain_marks_what_is_open_and_counts_it(folder: Path) -> None:
 def test_explain_as_json_holds_every_statement(folder: Path) -> None:
     document = json.loads(run("explain", folder / "site.toml", "budgets", "--json").output)
     paths = [(found["path"], found["written"]) for found in document["statements"]]
-    assert paths == [("budgets.patients", True), ("budgets.spare", False)]
+    assert paths == [
+        ("budgets.patients", True),
+        ("budgets.patients.filter-order", False),
+        ("budgets.spare", False),
+    ]
 
 
 def test_explain_refuses_a_path_that_leads_nowhere(folder: Path) -> None:

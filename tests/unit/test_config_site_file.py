@@ -48,6 +48,8 @@ filter-order = 8.0
 [train]
 trusted-trainers = ["{DIGEST}"]
 max-reply-bytes = 1_000_000
+max-metrics = 8
+unclaimed = "plain"
 [train.rules.train]
 arrays = "plain"
 metrics = "withhold"
@@ -110,6 +112,7 @@ def test_a_whole_site_file_becomes_a_policy(write: Callable[[str], Path], tmp_pa
     assert policy.train.trusted_trainers == {AppDigest(DIGEST)}
     assert policy.train.site_noise == SiteNoise(1.0, 0.5)
     assert policy.train.max_reply_bytes == 1_000_000
+    assert (policy.train.max_metrics, policy.train.unclaimed) == (8, Rule.PLAIN)
     name = CollectionName("guidelines")
     assert policy.collections == {
         name: CollectionPolicy(
@@ -132,6 +135,7 @@ def test_a_bare_site_file_lets_nothing_out(write: Callable[[str], Path], tmp_pat
 
 def test_defaults_of_the_file_are_those_of_the_policy(write: Callable[[str], Path]) -> None:
     text = 'name = "a"\n[collections.c]\nfolder = "docs"\n[datasets.d]\npath = "patients.csv"\n'
+    text += "records = 5\n"
     policy = load_site_file(write(text + "[budgets.d]\nepsilon = 1\ndelta = 0.1\n")).policy()
     name = CollectionName("c")
     assert policy.collections == {name: CollectionPolicy(name)}
@@ -237,6 +241,8 @@ FAULTS = [
     ),
     ("[train]\nmax-reply-bytes = 0", "train.max-reply-bytes", "is 0, and must be at least 1"),
     ("[train]\nmax_reply_bytes = 9", "train.max_reply_bytes", "did you mean max-reply-bytes?"),
+    ("[train]\nmax-metrics = 0", "train.max-metrics", "is 0, and must be at least 1"),
+    ('[train]\nunclaimed = "sum"', "train.unclaimed", "is `sum` (write withhold or plain)"),
     ('[train]\ntrusted-trainers = ["x"]', "train.trusted-trainers.0", "`sha256:` and 64 digits"),
     ('[train.rules.trian]\narrays = "plain"', "train.rules.trian", "did you mean train?"),
     ('[train.rules.train]\narray = "plain"', "train.rules.train.array", "did you mean arrays?"),
@@ -245,7 +251,7 @@ FAULTS = [
     (
         "[train.site-noise]\nclip-norm = -1\nnoise-multiplier = 1",
         "train.site-noise.clip-norm",
-        "is -1, and must be above 0",
+        "is -1, and must be at least 1e-100",
     ),
     (
         "[limits]\nmax-line-bytes = 1979-05-27",

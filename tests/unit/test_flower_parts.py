@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.serverapp.strategy import FedAvg
 
@@ -20,7 +20,7 @@ from comity.adapters.flower.site_engine import (
 )
 from comity.core.policy.rule import PartKind, Rule, SitePolicy, TrainPolicy
 from comity.core.privacy.event import Mechanism, PrivacyEvent, Spend
-from comity.errors import Malformed
+from comity.errors import DataError, Malformed
 from comity.ids import AppDigest, ReservationId, SiteName
 from comity.ports import Arrays, Contribution, Exchange, Metrics, Rng, Table
 from comity.release import Released, Withheld
@@ -189,3 +189,24 @@ def test_a_message_without_arrays_is_an_error_of_that_site() -> None:
     enter_run(1)
     with pytest.raises(Exception, match="no array record 'arrays'"):
         app(FlowerMessage(RecordDict(), 2, "train"), context)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(1, False), (2, True), (None, True)])
+def test_a_table_larger_than_its_budget_stands_for_is_not_trained_on(
+    most: int | None, *, fits: bool
+) -> None:
+    config = {"partition-id": 1, **({} if most is None else {"max-records": most})}
+    sites = [SimulatedSite(SiteName("a"), UnsafeSimulationGate(), node_config=config)]
+    trainer = Adding()
+    app = client_app(lambda context: trainer, lambda context: TWO, FixedRng())
+    context = Context(1, 1, dict(sites[0].node_config), RecordDict(), {})
+    arrays = ArrayRecord({name: Array(array) for name, array in trainer.initial().items()})
+    message = FlowerMessage(RecordDict({"arrays": arrays}), 1, "train")
+    if fits:
+        assert app(message, context).has_content()
+        return
+    with pytest.raises(DataError, match="holds 2 records, and its budget stands for at most 1"):
+        app(message, context)
+
+
+TWO = Table(np.zeros((2, 1)), np.array([0, 1]), ("x",), ("a", "b"))

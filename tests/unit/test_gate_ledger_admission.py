@@ -28,7 +28,8 @@ def test_plans_reserved_before_any_output_add_up_as_one_multiset() -> None:
     gate.reserve(PATIENTS, plan(10), purpose="one")
     gate.reserve(PATIENTS, plan(6), purpose="two")
     state = gate.budget(PATIENTS)
-    assert (state.epsilon_plan, state.epsilon_enforced, state.opened) == (8.0, 10.0, False)
+    assert (state.epsilon_plan, state.epsilon_enforced, state.opened) == (8.0, 8.0, False)
+    assert (state.epsilon_remaining, state.state, state.told) == (0, "closed to further plans", "")
     with pytest.raises(BudgetExhausted):
         gate.reserve(PATIENTS, plan(1), purpose="three")
 
@@ -69,7 +70,36 @@ def test_after_an_output_later_plans_enter_by_the_filter_alone() -> None:
     with pytest.raises(BudgetExhausted, match="by the filter for plans chosen after outputs"):
         gate.reserve(PATIENTS, plan(5), purpose="two")
     gate.reserve(PATIENTS, plan(4), purpose="two")
-    assert gate.budget(PATIENTS).epsilon_enforced == 7.5
+    state = gate.budget(PATIENTS)
+    assert (state.epsilon_enforced, state.epsilon_remaining) == (7.5, 0.5)
+    assert state.state == "open to further plans, by the filter"
+    assert "7.500 of 8; 0.500 of it remain" in state.told
+
+
+def test_what_remains_is_what_the_rule_that_governs_leaves() -> None:
+    gate = Site().gate()
+    gate.reserve(PATIENTS, plan(14), purpose="one")
+    assert gate.budget(PATIENTS).epsilon_remaining == 1.0
+    gate.release(exchange(), [arrays()])
+    state = gate.budget(PATIENTS)
+    assert (state.epsilon_plan, state.epsilon_enforced) == (7.0, 8.75)
+    assert (state.epsilon_remaining, state.state) == (0.0, "closed to further plans")
+    assert "nothing of it remains" in state.told
+    with pytest.raises(BudgetExhausted, match=r"remaining 0\.000"):
+        gate.reserve(PATIENTS, plan(1), purpose="two")
+
+
+def test_an_account_is_told_in_sentences() -> None:
+    gate = Site().gate()
+    gate.free(gate.reserve(PATIENTS, plan(1), purpose="one"))
+    gate.release(exchange(), [private_arrays(gate.reserve(PATIENTS, plan(6), purpose="x"), 2)])
+    unused, used, spent, note = gate.ledger(PATIENTS)
+    assert unused.startswith("Reserved: 1 step of ")
+    assert unused.endswith("; given back unused.")
+    assert used.startswith("Reserved: 6 steps of ")
+    assert used.endswith("; 2 of 6 ran.")
+    assert spent.startswith("Spent: epsilon 1.000 of 8, at delta 1e-05, for one record; ")
+    assert note.startswith("Note: ")
 
 
 def test_a_first_multiset_above_the_filter_admits_nothing_later_even_when_freed() -> None:
@@ -105,8 +135,9 @@ def test_the_filters_order_is_fixed_from_the_first_output_on() -> None:
     changed = replace(site, policy=open_policy(budgets={PATIENTS: Budget(8, 1e-5, filter_order=8)}))
     changed.gate().reserve(PATIENTS, plan(1), purpose="x")
     changed.gate().release(exchange(), [arrays()])
+    back = replace(site, policy=open_policy(budgets={PATIENTS: Budget(8, 1e-5, filter_order=4.0)}))
     with pytest.raises(PolicyRefused, match=r"filter_order is 4.0, yet it was fixed at 8"):
-        site.gate().reserve(PATIENTS, plan(1), purpose="x")
+        back.gate().reserve(PATIENTS, plan(1), purpose="x")
 
 
 def test_a_data_set_without_a_budget_makes_no_private_release() -> None:
@@ -120,4 +151,4 @@ def test_the_figures_survive_a_restart_exactly() -> None:
     gate.release(exchange(), [private_arrays(gate.reserve(PATIENTS, plan(6), purpose="x"), 2)])
     assert site.gate().budget(PATIENTS) == gate.budget(PATIENTS)
     assert gate.budget(PATIENTS).unit == Unit.RECORD
-    assert gate.budget(PATIENTS).epsilon_remaining == 5.0
+    assert gate.budget(PATIENTS).epsilon_remaining == 4.25

@@ -26,6 +26,7 @@ from comity.core.policy.rule import (
     CollectionPolicy,
     PartKind,
     ReleaseLevel,
+    Rule,
     SiteNoise,
     SitePolicy,
     Unit,
@@ -85,7 +86,7 @@ def test_a_plain_part_leaves_unchanged_and_its_record_holds_no_content() -> None
     )
     assert b"41.75" not in record.body
     assert b"why now" not in record.body
-    assert site.events == [ExchangeCommitted(SITE, ExchangeId("e1"), 1, 0, 25, 3)]
+    assert site.events[1:] == [ExchangeCommitted(SITE, ExchangeId("e1"), 1, 0, 25, 3)]
 
 
 def test_all_parts_of_an_exchange_are_one_transaction() -> None:
@@ -109,7 +110,8 @@ def test_private_events_are_spent_against_their_reservation_and_no_further() -> 
     count = len(site.records())
     with pytest.raises(BudgetExhausted, match="covers 2 of discrete_gaussian"):
         gate.release(exchange("e2"), [private_arrays(reservation)])
-    assert len(site.records()) == count
+    assert gate.budget(PATIENTS).epsilon_spent == 1.0
+    assert kinds(site)[count:] == ["exchange"], "the refusal is recorded, nothing is spent"
 
 
 def test_an_untrusted_trainer_claims_no_epsilon() -> None:
@@ -124,23 +126,24 @@ def test_an_untrusted_trainer_claims_no_epsilon() -> None:
     assert last_body(site)["parts"][0]["claim"] == "record"
 
 
-def test_private_events_of_another_unit_than_the_budget_are_no_claim() -> None:
+def test_private_events_of_another_unit_than_the_budget_are_refused() -> None:
     site = Site(policy=open_policy(budgets={PATIENTS: Budget(8.0, 1e-5, Unit.PERSON)}))
-    site.gate().release(exchange(), [private_arrays(None)])
-    assert last_body(site)["parts"][0]["claim"] == "none"
+    with pytest.raises(PolicyRefused, match="protects a person, the trainer's claim a record"):
+        site.gate().release(exchange(), [private_arrays(None)])
+    assert last_body(site)["parts"][0]["outcome"] == "withheld"
 
 
 def test_private_events_need_a_reservation_of_their_own_data_set() -> None:
     other = DatasetName("devices")
     site = Site(policy=open_policy(budgets={PATIENTS: Budget(8, 1e-5), other: Budget(8, 1e-5)}))
     gate = site.gate()
-    with pytest.raises(WrongStage, match="without a reservation"):
+    with pytest.raises(PolicyRefused, match="without a reservation"):
         gate.release(exchange(), [private_arrays(None)])
     with pytest.raises(WrongStage, match="there is no reservation r9"):
-        gate.release(exchange(), [private_arrays(ReservationId("r9"))])
+        gate.release(exchange("e2"), [private_arrays(ReservationId("r9"))])
     reservation = gate.reserve(other, plan(1), purpose="study")
     with pytest.raises(PolicyRefused, match="is of data set devices"):
-        gate.release(exchange(), [private_arrays(reservation)])
+        gate.release(exchange("e3"), [private_arrays(reservation)])
     without = Site(policy=open_policy(budgets={})).gate()
     with pytest.raises(PolicyRefused, match="no privacy budget"):
         without.release(exchange(), [private_arrays(None)])
@@ -160,16 +163,78 @@ def test_private_events_need_a_reservation_of_their_own_data_set() -> None:
         Part(PartKind.ARRAYS, "model", {"v": np.ones(3)}, reference={"w": np.ones(3)}),
         Part(PartKind.ARRAYS, "model", [1], reference={"w": np.ones(3)}),
         Part(PartKind.ARRAYS, "model", {"w": 1.0}, reference={"w": np.ones(3)}),
+        Part(PartKind.ARRAYS, "model", {}, fault=DataError("cannot be read")),
+        Part(PartKind.ERROR, "reply", None, fault=DataError("cannot be read")),
+        Part(PartKind.METRICS, "patient Miller, 52", {"loss": 1.0}),
+        Part(PartKind.METRICS, "m", {"patient Miller, 52": 1.0}),
+        Part(PartKind.METRICS, "m", {"": 1.0}),
+        Part(PartKind.METRICS, "m", {"x" * 65: 1.0}),
+        Part(PartKind.METRICS, "m", {"x": 1 << 63}),
+        Part(PartKind.METRICS, "m", {"x": [0, -(1 << 64)]}),
     ],
 )
-def test_a_value_that_is_not_finite_or_does_not_fit_is_refused_and_nothing_is_recorded(
+def test_a_value_that_does_not_fit_is_refused_with_its_whole_reply_and_that_is_recorded(
     part: Part,
 ) -> None:
     site = Site()
     gate = site.gate()
+    for _ in range(2):
+        with pytest.raises(DataError):
+            gate.release(exchange(), [arrays(), part])
+    assert kinds(site) == ["policy", "exchange"]
+    assert {
+        (one["outcome"], one["policy"], one["size_bytes"], one["digest"])
+        for one in last_body(site)["parts"]
+    } == {("withheld", "refused: data", 0, "")}
+
+
+@pytest.mark.parametrize("value", [np.array([1.0, np.nan, 1.0]), np.ones(4)])
+def test_what_a_trusted_trainer_spent_is_spent_also_where_its_reply_is_refused(value: Any) -> None:
+    site = Site()
+    gate = site.gate()
+    reservation = gate.reserve(PATIENTS, plan(2), purpose="study")
+    part = replace(private_arrays(reservation, 2), value={"w": value}, reference={"w": np.ones(3)})
     with pytest.raises(DataError):
-        gate.release(exchange(), [arrays(), part])
-    assert kinds(site) == ["policy"]
+        gate.release(exchange(), [part])
+    assert gate.budget(PATIENTS).epsilon_spent == 1.0
+    assert gate.budget(PATIENTS).opened
+    assert kinds(site)[-3:] == ["ledger.opened", "ledger.committed", "exchange"]
+    stranger = replace(part, trainer=AppDigest("sha256:other"))
+    with pytest.raises(DataError):
+        gate.release(exchange("e2"), [stranger])
+    assert gate.budget(PATIENTS).epsilon_spent == 1.0
+
+
+@pytest.mark.parametrize("dataset", [PATIENTS, ""])
+def test_arrays_without_a_claim_stay_where_a_budget_is_and_leave_where_none_is(
+    dataset: str,
+) -> None:
+    train = replace(open_policy().train, unclaimed=Rule.WITHHOLD)
+    site = Site(policy=open_policy(train=train))
+    gate = site.gate()
+    with pytest.raises(PolicyRefused, match="carry no claim"):
+        gate.release(exchange(dataset=dataset), [arrays()])
+    assert last_body(site)["parts"][0]["policy"] == "refused: policy-refused"
+    reservation = gate.reserve(PATIENTS, plan(1), purpose="study")
+    assert isinstance(gate.release(exchange("e2"), [private_arrays(reservation)])[0], Released)
+    free = Site(policy=open_policy(train=train, budgets={}))
+    assert isinstance(free.gate().release(exchange(dataset=dataset), [arrays()])[0], Released)
+
+
+def test_metrics_are_counted_over_the_whole_reply() -> None:
+    gate = Site().gate()
+    parts = [
+        Part(PartKind.METRICS, f"m{n}", {f"x{n}.{k}": 0.5 for k in range(8)}) for n in range(8)
+    ]
+    assert all(isinstance(one, Released) for one in gate.release(exchange(), parts))
+    with pytest.raises(PolicyRefused, match="65 metrics; at most 64"):
+        gate.release(exchange("e2"), [*parts, Part(PartKind.METRICS, "none", {})])
+
+
+def test_an_empty_reply_is_recorded() -> None:
+    site = Site()
+    assert site.gate().release(exchange(), []) == ()
+    assert last_body(site)["parts"] == []
 
 
 def test_a_reply_beyond_its_bounds_is_refused() -> None:
@@ -178,9 +243,9 @@ def test_a_reply_beyond_its_bounds_is_refused() -> None:
     with pytest.raises(PolicyRefused, match="50 bytes; at most 40"):
         gate.release(exchange(), [arrays(), arrays()])
     with pytest.raises(PolicyRefused, match="3 parts; at most 2"):
-        gate.release(exchange(), [arrays()] * 3)
+        gate.release(exchange("e2"), [arrays()] * 3)
     with pytest.raises(PolicyRefused, match="note of 5000 bytes"):
-        gate.release(exchange(), [arrays()], note="x" * 5000)
+        gate.release(exchange("e3"), [arrays()], note="x" * 5000)
 
 
 def test_a_peer_cannot_fill_the_journal_with_what_it_cannot_read_back() -> None:
@@ -415,8 +480,8 @@ def test_a_reservation_is_told_and_freed_only_while_nothing_of_it_left() -> None
     gate = site.gate()
     one = gate.reserve(PATIENTS, plan(4), purpose="study")
     two = gate.reserve(PATIENTS, plan(4), purpose="study")
-    assert isinstance(site.events[0], PlanReserved)
-    assert site.events[0].epsilon == 2.0
+    assert isinstance(site.events[1], PlanReserved)
+    assert site.events[1].epsilon == 2.0
     gate.release(exchange(), [private_arrays(one)])
     gate.free(two)
     with pytest.raises(WrongStage, match="it stays spent"):

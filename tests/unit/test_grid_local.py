@@ -200,7 +200,7 @@ def test_a_message_to_a_node_that_does_not_exist_is_an_error_of_the_server() -> 
         ("query.fail", 2, "SystemExit"),
         ("query.nothing", 2, "TypeError"),
         ("query.unknown", 2, "ValueError"),
-        ("query.refuse", 99, "planted reason"),
+        ("query.refuse", 2, "planted reason"),
     ],
 )
 def test_a_failed_call_is_an_error_reply(kind: str, code: int, reason: str) -> None:
@@ -307,6 +307,20 @@ def test_a_server_that_fails_is_an_error_with_the_apps_traceback(
     err = capsys.readouterr().err
     assert "test_grid_local.py" in err
     assert "adapters/flower" not in err
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), ValueError("the display broke")])
+def test_what_a_listener_raises_is_not_taken_for_the_apps(error: BaseException) -> None:
+    def main(grid: Grid, context: Context) -> None:
+        list(grid.send_and_receive(training(grid)))
+
+    class Broken(list[Event]):
+        def append(self, _: Event) -> None:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        ran(main, events=Broken())
+    assert caught.value is error
 
 
 def test_ctrl_c_in_the_server_is_ctrl_c() -> None:

@@ -178,3 +178,32 @@ def test_a_federation_without_a_site_here_cannot_be_asked(tmp_path: Path) -> Non
     file = load_federation_file(tmp_path / "federation.toml")
     with pytest.raises(ConfigError, match="no site of f runs on this machine"), open_gateway(file):
         pass
+
+
+def test_a_misspelt_role_is_warned_of_by_what_the_site_files_name_alone(
+    hospitals: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(hospitals, folder, ignore=shutil.ignore_patterns("state"))
+    asked = ["How soon must antibiotics be given in sepsis?", "--federation"]
+    asked += [str(folder / "federation.toml"), "--json", "--as"]
+    warned = CliRunner().invoke(ask, [*asked, "clinicain"])
+    assert warned.stderr == (
+        'warning: no site file here names "clinicain"; they name clinician, quality. '
+        "Only what is open to every member is asked.\n"
+    )
+    assert json.loads(warned.stdout)["abstained"] is False
+    for role in ("clinician", "member"):
+        assert CliRunner().invoke(ask, [*asked, role]).stderr == ""
+
+
+def test_an_ingestion_says_how_many_files_it_skipped(hospitals: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(hospitals, folder, ignore=shutil.ignore_patterns("state"))
+    (folder / "northgate" / "devices" / "plan.png").write_bytes(b"\x89PNG")
+    arguments = ["--site-file", str(folder / "northgate" / "site.toml"), "--collection", "devices"]
+    taken = CliRunner().invoke(ingest, arguments)
+    assert taken.exit_code == 0
+    assert "passages written; 1 file of other kinds skipped" in " ".join(taken.output.split())
+    told = json.loads(CliRunner().invoke(ingest, [*arguments, "--json"]).output)
+    assert told["collections"]["devices"]["skipped"] == 1

@@ -83,7 +83,6 @@ def test_stored_passages_are_exact_stretches_of_the_document(intake: Intake) -> 
         ("zero.md", b"alarm\0", "zero.md, byte 5: a zero byte"),
         ("big.txt", b"alarm " * 2_000, "big.txt is larger than 10000 bytes"),
         ("line.txt", b"x\n" + b"alarm " * 300, "line.txt has a line of 1800 bytes"),
-        ("slides.pdf", b"%PDF alarm", "slides.pdf is not a kind of document"),
     ],
 )
 def test_a_bad_file_is_named_and_the_others_go_on(
@@ -96,6 +95,33 @@ def test_a_bad_file_is_named_and_the_others_go_on(
     assert [one.document for one in report.refused] == [f"guides/{name}"]
     assert reason in report.refused[0].reason
     assert intake.found("alarm") == ["guides/good.txt"]
+
+
+def test_kinds_that_are_not_read_are_counted_and_no_error(intake: Intake) -> None:
+    intake.write("slides.pdf", b"%PDF alarm")
+    intake.write("pictures/plan.png", b"\x89PNG" * 5_000)
+    intake.write("Makefile", "alarm")
+    intake.write("good.txt", "A good alarm.")
+    report = intake.take()
+    assert (report.added, report.skipped, report.refused) == (1, 3, ())
+    assert intake.found("alarm") == ["guides/good.txt"]
+
+
+def test_reasons_name_files_relative_to_the_collection_s_folder(intake: Intake) -> None:
+    intake.write("deep/big.txt", b"alarm " * 2_000)
+    intake.write("deep/bad.txt", b"\xff")
+    (intake.documents / "deep/link.txt").symlink_to(intake.documents / "deep/bad.txt")
+    reasons = [one.reason for one in intake.take().refused]
+    assert [reason.split()[0].strip(",") for reason in reasons] == [
+        "deep/bad.txt",
+        "deep/big.txt",
+        "deep/link.txt",
+    ]
+
+
+def test_a_document_of_another_kind_is_no_text() -> None:
+    with pytest.raises(DataError, match="not a kind of document"):
+        text_of("slides.pdf", b"", max_line_bytes=9)
 
 
 def test_a_document_that_turns_bad_is_no_longer_found(intake: Intake) -> None:

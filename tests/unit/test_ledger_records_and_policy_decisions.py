@@ -137,16 +137,20 @@ def test_a_policys_record_tells_policies_apart_and_names_what_is_off() -> None:
         open_policy(),
         SitePolicy(noisy),
         SitePolicy(TrainPolicy(max_reply_bytes=1)),
+        SitePolicy(TrainPolicy(max_metrics=1)),
+        SitePolicy(TrainPolicy(unclaimed=Rule.PLAIN)),
     ]
     records = [str(policy_record(policy)) for policy in policies]
     assert len(set(records)) == len(records)
     assert protections_off(SitePolicy()) == ()
     assert protections_off(open_policy())[0] == "train.arrays = plain"
+    assert protections_off(policies[-1]) == ("unclaimed = plain",)
 
 
 @pytest.mark.parametrize(
     ("make", "named"),
     [
+        (lambda: TrainPolicy(unclaimed=Rule.SUM), "unclaimed"),
         (lambda: SiteNoise(0, 1), "clip_norm"),
         (lambda: SiteNoise(1, math.inf), "noise_multiplier"),
         (lambda: Budget(0, 1e-5), "epsilon"),

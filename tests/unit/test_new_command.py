@@ -105,6 +105,7 @@ def test_a_name_that_would_not_work_is_refused(tmp_path: Path, name: str, words:
     assert isinstance(error, ConfigError)
     assert words in error.message
     assert [fault.path for fault in error.faults] == ["NAME"]
+    assert error.hint not in error.message
     assert paths_in(tmp_path) == set()
 
 

@@ -43,9 +43,10 @@ def test_a_lost_index_is_rebuilt(tmp_path: Path) -> None:
 def test_a_torn_index_is_rebuilt(tmp_path: Path, damage: str) -> None:
     index = filled(tmp_path) / "index"
     if damage == "meta":
-        (index / "meta.json").write_text("{ torn")
+        for file in index.glob("*/meta.json"):
+            file.write_text("{ torn")
     else:
-        for segment in index.glob("*.idx"):
+        for segment in index.glob("*/*.idx"):
             segment.write_bytes(b"")
     assert found(tmp_path, "alarm") == ["id-of-guides/a"]
 
@@ -153,3 +154,20 @@ def test_threads_search_while_another_writes(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     assert len(store.search(["alarm"], INSIDE, 50)) == 6
+
+
+def test_a_store_of_the_first_schema_is_brought_up_and_its_shared_index_dropped(
+    tmp_path: Path,
+) -> None:
+    filled(tmp_path)
+    connection = sqlite3.connect(tmp_path / "passages.sqlite")
+    connection.execute("DROP TABLE changes")
+    connection.execute("ALTER TABLE removed DROP COLUMN collection")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    shutil.rmtree(tmp_path / "index")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "meta.json").write_text("{}")
+    assert found(tmp_path, "alarm") == ["id-of-guides/a"]
+    assert not (tmp_path / "index" / "meta.json").exists()

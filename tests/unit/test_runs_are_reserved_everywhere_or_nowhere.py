@@ -7,17 +7,18 @@ import pytest
 
 from comity.adapters.train.linear import LinearTrainer
 from comity.core.privacy.event import Plan
-from comity.errors import BudgetExhausted
+from comity.errors import BudgetExhausted, ConfigError, WrongStage
 from comity.ids import DatasetName, ReservationId, SiteName
 from comity.ports import Table
-from comity.services.train import Spread, comparison_row, rehearse, reserve_everywhere
+from comity.services.train import Spread, comparison_row, rehearse, reserved_everywhere
 
 DATASET = DatasetName("patients")
 
 
 class Ledger:
-    def __init__(self, *, full: bool = False) -> None:
+    def __init__(self, *, full: bool = False, used: bool = False) -> None:
         self.full = full
+        self.used = used
         self.held: list[ReservationId] = []
 
     def reserve(self, dataset: DatasetName, plan: Plan, *, purpose: str) -> ReservationId:
@@ -28,20 +29,41 @@ class Ledger:
         return ReservationId("r")
 
     def free(self, reservation: ReservationId) -> None:
+        if self.used:
+            raise WrongStage("something of it left")
         self.held.remove(reservation)
 
 
-def test_all_sites_reserve_before_any_trains() -> None:
+def test_all_sites_reserve_before_any_trains_and_a_finished_run_keeps_its_plans() -> None:
     gates = {SiteName("one"): Ledger(), SiteName("two"): Ledger()}
-    assert set(reserve_everywhere(gates, DATASET, Plan(()), purpose="train")) == set(gates)
+    with reserved_everywhere(gates, DATASET, Plan(()), purpose="train") as reserved:
+        assert set(reserved) == set(gates)
+    assert all(gate.held for gate in gates.values())
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ConfigError("x"), RuntimeError()])
+def test_a_run_that_fails_gives_back_what_nothing_left_of(failure: BaseException) -> None:
+    used, unused = Ledger(used=True), Ledger()
+    with (
+        pytest.raises(type(failure)),
+        reserved_everywhere(
+            {SiteName("one"): used, SiteName("two"): unused}, DATASET, Plan(()), purpose="train"
+        ),
+    ):
+        raise failure
+    assert used.held
+    assert not unused.held
 
 
 def test_one_refusal_gives_back_what_the_others_reserved() -> None:
     first, last = Ledger(), Ledger(full=True)
-    with pytest.raises(BudgetExhausted):
-        reserve_everywhere(
+    with (
+        pytest.raises(BudgetExhausted),
+        reserved_everywhere(
             {SiteName("one"): first, SiteName("two"): last}, DATASET, Plan(()), purpose="train"
-        )
+        ),
+    ):
+        pytest.fail("it ran")
     assert first.held == []
 
 

@@ -29,14 +29,6 @@ def test_a_score_is_the_sum_over_terms_worked_out_by_hand() -> None:
     assert ranking.score({}, 4) == 0
 
 
-def test_coverage_is_the_share_of_idf_that_a_passage_holds() -> None:
-    ranking = Bm25(["clamp", "alarm"], CORPUS)
-    whole = math.log(1.6) + math.log(8 / 3)
-    assert ranking.coverage({"alarm": 1}) == pytest.approx(math.log(1.6) / whole)
-    assert ranking.coverage({"alarm": 1, "clamp": 3}) == 1
-    assert Bm25([], CORPUS).coverage({}) == 0
-
-
 def test_an_empty_corpus_scores_without_dividing_by_zero() -> None:
     assert Bm25(["x"], TermStatistics()).score({"x": 1}, 1) > 0
 

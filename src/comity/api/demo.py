@@ -6,10 +6,9 @@ gates, journals and noise are real. Only the hospitals are made up, and so are t
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
-import shutil
+import math
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
-from comity.adapters.flower.app import app_digest
+from comity.adapters.accounting.dp_accountant import DpAccountant
 from comity.adapters.store.system import SystemRng
 from comity.adapters.train.linear import LinearTrainer
 from comity.adapters.train.tables import (
@@ -30,21 +29,29 @@ from comity.adapters.train.tables import (
     scaled,
     split_skewed,
 )
+from comity.api.demo_files import (
+    DATASET,
+    DELTA,
+    DemoFiles,
+    Whole,
+    fresh_folder,
+    prepare,
+    write_hospitals,
+)
 from comity.api.federation import Federation
 from comity.api.results import TrainResult
+from comity.core.privacy.event import Plan
 from comity.core.privacy.plan import training_plan
-from comity.errors import UnavailableError
+from comity.errors import BudgetExhausted, UnavailableError
 from comity.events import EventSink, ignore
 from comity.ids import SiteName
-from comity.ports import Metrics, Table, Trainer
+from comity.ports import Metrics, Trainer
 from comity.services.answer import Answer
 from comity.services.train import ComparisonRow, comparison_row, rehearse
 
 HOSPITALS: Final = ("northgate", "lakeside", "riverside", "st-anne")
 ASKER: Final = "clinician"
-DATASET: Final = "patients"
-SEEDS: Final = 5
-DELTA: Final = 1e-5
+SEEDS: Final = 20
 _SHARES: Final = (4.0, 3.0, 2.0, 1.2)
 _BENIGN: Final = (0.85, 0.6, 0.4, 0.2)
 _HELD_BACK: Final = 0.25
@@ -71,27 +78,6 @@ class DemoSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DemoFiles:
-    """Where things lie.
-
-    Attributes:
-        folder: This run's own folder.
-        federation: The federation file; each hospital's folder lies beside it.
-        app: The Flower app.
-        model: The trained arrays.
-        report: The HTML report.
-        results: The same as JSON.
-    """
-
-    folder: Path
-    federation: Path
-    app: Path
-    model: Path
-    report: Path
-    results: Path
-
-
-@dataclass(frozen=True, slots=True)
 class DemoResult:
     """What the demonstration showed.
 
@@ -101,6 +87,8 @@ class DemoResult:
         run: The federated run, whose model is kept.
         comparison: Alone, federated and pooled, on the same held-back records.
         answers: The answers to the prepared questions.
+        answered_bytes: Bytes that left each hospital in answer to the questions, from its chain.
+        ledger: Each hospital's privacy budget, in sentences.
         audit: The last records of each hospital's audit chain, as sentences.
         seeds: How many seeds the comparison is over.
     """
@@ -110,64 +98,74 @@ class DemoResult:
     run: TrainResult
     comparison: tuple[ComparisonRow, ...]
     answers: tuple[Answer, ...]
+    answered_bytes: Mapping[SiteName, int]
+    ledger: Mapping[SiteName, tuple[str, ...]]
     audit: Mapping[SiteName, tuple[str, ...]]
     seeds: int
 
 
 def run_demo(settings: DemoSettings, step: Step, events: EventSink = ignore) -> DemoResult:
-    """Trains, compares, asks, and keeps model and results in a fresh folder.
+    """Trains, compares, asks, and keeps model and results in a fresh folder, whole or not at all.
 
     Raises:
-        BudgetExhausted: The budget does not cover the plan; nothing was trained.
-        UnavailableError: The folder cannot be written.
+        BudgetExhausted: The budget does not cover the plan; nothing was written.
+        UnavailableError: The folder cannot be written; nothing is left in it.
     """
-    files_of = _prepare(settings)
-    splits = _splits(0)
+    check_budget(settings.budget)
+    folder = fresh_folder(settings.folder)
+    with Whole(folder):
+        return _run(prepare(folder), settings, step, events)
+
+
+def _run(files_of: DemoFiles, settings: DemoSettings, step: Step, events: EventSink) -> DemoResult:
+    splits = dict(zip(HOSPITALS, _splits(0), strict=True))
     step("Four hospitals prepare their records and documents")
-    _write_hospitals(files_of, splits, settings.budget)
+    write_hospitals(files_of, splits, settings.budget)
     with Federation.local(files_of.federation, events) as federation:
         step("Training: each hospital learns from its own records, behind its own gate")
-        run = _train(federation, files_of, events)
+        plan = _plan(app_config(files_of.app))
+        run = federation.train(files_of.app, dataset=DATASET, plan=plan, events=events)
         run.save(files_of.model)
         step(f"Comparing with each hospital alone and with pooled records: {settings.seeds} seeds")
         comparison = _compare(files_of.app, run, settings.seeds)
         step("Asking: three questions over the hospitals' private documents")
         answers = tuple(federation.ask(question, asker=ASKER) for question in _questions())
-        audit = {site: federation.audit(site)[-_AUDIT_LINES:] for site in federation.sites}
+        sites = federation.sites
+        audit = {site: federation.audit(site)[-_AUDIT_LINES:] for site in sites}
+        answered = {site: federation.left_for_answers(site).size_bytes for site in sites}
+        ledger = {site: federation.ledger(site) for site in sites}
     records = {
         SiteName(name): (len(split.train.labels), len(split.held_back.labels))
-        for name, split in zip(HOSPITALS, splits, strict=True)
+        for name, split in splits.items()
     }
-    return DemoResult(files_of, records, run, comparison, answers, audit, settings.seeds)
-
-
-def _prepare(settings: DemoSettings) -> DemoFiles:
-    """A fresh folder for each run: a journal is never reset, so a run never reuses one."""
-    try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while (settings.folder / f"run-{number}").exists():
-            number += 1
-        folder = settings.folder / f"run-{number}"
-        with as_file(files("comity") / "templates") as templates:
-            shutil.copytree(templates / "hospitals", folder)
-            shutil.copytree(
-                templates / "diagnosis",
-                folder / "diagnosis",
-                ignore=shutil.ignore_patterns("__pycache__"),
-            )
-    except OSError as error:
-        raise UnavailableError(
-            f"{settings.folder}: {error.strerror}", hint="choose another place with --folder"
-        ) from error
-    return DemoFiles(
-        folder=folder,
-        federation=folder / "federation.toml",
-        app=folder / "diagnosis",
-        model=folder / "model.npz",
-        report=folder / "report.html",
-        results=folder / "results.json",
+    return DemoResult(
+        files=files_of,
+        records=records,
+        run=run,
+        comparison=comparison,
+        answers=answers,
+        answered_bytes=answered,
+        ledger=ledger,
+        audit=audit,
+        seeds=settings.seeds,
     )
+
+
+def check_budget(budget: float) -> None:
+    """Checks that each hospital's budget covers the training, before anything is written.
+
+    Raises:
+        BudgetExhausted: It does not; names the hospitals and what would fit.
+    """
+    with as_file(files("comity") / "templates" / "diagnosis") as app:
+        plan = _plan(app_config(app))
+    needed = DpAccountant().epsilon(plan, DELTA)
+    if needed > budget:
+        raise BudgetExhausted(
+            f"a budget of epsilon {budget:g} does not cover this training at "
+            f"{', '.join(HOSPITALS)}: it costs {needed:.2f} at each, at delta {DELTA:g}",
+            hint=f"--budget {math.ceil(needed * 10) / 10:g} or more",
+        )
 
 
 def _splits(seed: int) -> tuple[SiteSplit, ...]:
@@ -179,60 +177,13 @@ def _splits(seed: int) -> tuple[SiteSplit, ...]:
     return splits
 
 
-def _write_hospitals(files_of: DemoFiles, splits: Sequence[SiteSplit], budget: float) -> None:
-    digest = app_digest(files_of.app)
-    for name, split in zip(HOSPITALS, splits, strict=True):
-        folder = files_of.folder / name
-        records = folder / "records"
-        records.mkdir()
-        _write_csv(records / "records.csv", split.train)
-        _write_csv(records / "held-back.csv", split.held_back)
-        with (folder / "site.toml").open("a", encoding="utf-8") as file:
-            file.write(_training_sections(digest, budget, len(split.train.labels)))
-
-
-def _training_sections(digest: str, budget: float, records: int) -> str:
-    return f"""
-[datasets.{DATASET}]
-path = "records"
-format = "folder"
-records = {records}
-
-# The privacy that one patient's record may lose in all, over the life of this data set.
-[budgets.{DATASET}]
-epsilon = {budget!r}
-delta = {DELTA!r}
-
-# The one app whose own noise this hospital trusts, by the digest of its code.
-[train]
-trusted-trainers = ["{digest}"]
-
-[train.rules.train]
-arrays = "plain"
-metrics = "withhold"
-
-[train.rules.evaluate]
-metrics = "plain"
-"""
-
-
-def _write_csv(path: Path, table: Table) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*table.feature_names, "diagnosis"])
-        for row, label in zip(table.features.tolist(), table.labels, strict=True):
-            writer.writerow([*(repr(value) for value in row), table.label_names[label]])
-
-
-def _train(federation: Federation, files_of: DemoFiles, events: EventSink) -> TrainResult:
-    config = app_config(files_of.app)
-    plan = training_plan(
+def _plan(config: Mapping[str, Any]) -> Plan:
+    return training_plan(
         rounds=config["rounds"],
         steps_per_round=config["steps-per-round"],
         sampling_rate=config["sampling-rate"],
         noise_multiplier=config["noise-multiplier"],
     )
-    return federation.train(files_of.app, dataset=DATASET, plan=plan, events=events)
 
 
 def app_config(app: Path) -> dict[str, Any]:

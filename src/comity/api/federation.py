@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from comity.api.results import SiteReport, TrainResult
-from comity.bootstrap import OpenSite, gateway_over, open_site, run_over_sites
+from comity.bootstrap import OpenSite, gateway_over, open_site, prepare_run
+from comity.bootstrap.tables import check_tables
 from comity.config.federation import FederationFile, load_federation_file
 from comity.core.chain.record import verified
 from comity.core.privacy.event import Plan
 from comity.errors import ConfigError
-from comity.events import EventSink, ignore
-from comity.ids import DatasetName, FederationName, ReservationId, SiteName
-from comity.services.audit import describe, left_for_run
-from comity.services.train import reserve_everywhere
+from comity.events import Event, EventSink, JournalStarted, ignore
+from comity.ids import DatasetName, FederationName, SiteName
+from comity.services.audit import Left, describe, left_for_answers, left_for_run
+from comity.services.train import reserved_everywhere
 
 if TYPE_CHECKING:
     from comity.adapters.flower.engine import RunOutcome
@@ -51,11 +53,13 @@ class Federation:
 
         Args:
             file: A federation file whose sites have site files.
-            events: Told what happens.
+            events: Told what happens; by default a line on standard error where a site with a
+                budget begins a fresh journal.
 
         Raises:
             ConfigError: With all faults of all files at once.
             UnavailableError: A state folder cannot be written, or is in use.
+            JournalBehind: A state folder is gone or an old copy, by the head kept beside `file`.
         """
         federation = load_federation_file(Path(file))
         files = federation.load_site_files()
@@ -64,9 +68,12 @@ class Federation:
                 f"{file}: no site of this federation is on this machine",
                 hint="give each of [[sites]] a file",
             )
-        name = FederationName(federation.name)
+        name, folder = FederationName(federation.name), Path(file).absolute().parent
+        events = _tell_of_fresh_journals if events is ignore else events
         with contextlib.ExitStack() as stack:
-            sites = [stack.enter_context(open_site(one, name, events)) for one in files]
+            sites = [
+                stack.enter_context(open_site(one, name, events, folder=folder)) for one in files
+            ]
             return cls(federation, sites, stack.pop_all())
 
     @property
@@ -96,18 +103,23 @@ class Federation:
 
         Raises:
             BudgetExhausted: The plan does not fit at a site; nothing was trained, nothing spent.
+                A run that fails otherwise gives its plan back wherever nothing of it left.
             PolicyRefused: A site releases only into a secure sum.
             ConfigError: App, configuration or data set are wrong.
+            DataError: A table lacks, renames or moves a column of its schema, or cannot be
+                trained on; nothing was reserved.
         """
         name = DatasetName(dataset) if dataset else self._only_dataset()
-        reserved: dict[SiteName, ReservationId] = {}
-        if plan is not None:
-            gates = {site.name: site.gate for site in self._sites}
-            reserved = reserve_everywhere(gates, name, plan, purpose=f"train {Path(app).name}")
+        check_tables((site.file for site in self._sites), name)
         overrides = [f"{key}={_toml(value)}" for key, value in (run_config or {}).items()]
-        outcome = run_over_sites(
-            Path(app), self._sites, (name, reserved), (overrides, seed), events
-        )
+        # All that can be wrong with app and data set is found before a budget is touched.
+        gates = {site.name: site.gate for site in self._sites} if plan is not None else {}
+        purpose = f"train {Path(app).name}"
+        with (
+            prepare_run(Path(app), self._sites, name, overrides) as prepared,
+            reserved_everywhere(gates, name, plan or Plan(()), purpose=purpose) as reserved,
+        ):
+            outcome = prepared.run(reserved, seed, events)
         return self._result(outcome, name)
 
     def ask(self, question: str, *, asker: str) -> Answer:
@@ -127,11 +139,27 @@ class Federation:
             ConfigError: There is no such site.
             Verification: A record was altered, removed or reordered.
         """
-        for one in self._sites:
-            if one.name == site:
-                chain = verified(one.journal.records())
-                return tuple(describe(record, one.name).sentence for record in chain)
-        raise ConfigError(f"there is no site {site}", hint=f"the sites are {', '.join(self.sites)}")
+        one = self._site(site)
+        chain = verified(one.journal.records())
+        return tuple(describe(record, one.name).sentence for record in chain)
+
+    def ledger(self, site: str) -> tuple[str, ...]:
+        """A site's privacy budgets in sentences: what was reserved, what ran, what is left.
+
+        Raises:
+            ConfigError: There is no such site.
+        """
+        one = self._site(site)
+        return tuple(line for name in one.policy.budgets for line in one.gate.ledger(name))
+
+    def left_for_answers(self, site: str) -> Left:
+        """What left a site in answer to questions, counted from its audit chain.
+
+        Raises:
+            ConfigError: There is no such site.
+            Verification: A record was altered, removed or reordered.
+        """
+        return left_for_answers(self._site(site).journal.records())
 
     def close(self) -> None:
         """Closes every site's journal and index."""
@@ -151,6 +179,12 @@ class Federation:
     def __repr__(self) -> str:
         return f"Federation({self._file.name!r}: {', '.join(self.sites)})"
 
+    def _site(self, name: str) -> OpenSite:
+        for one in self._sites:
+            if one.name == name:
+                return one
+        raise ConfigError(f"there is no site {name}", hint=f"the sites are {', '.join(self.sites)}")
+
     def _only_dataset(self) -> DatasetName:
         names = {name for site in self._sites for name in site.file.datasets}
         if len(names) != 1:
@@ -167,10 +201,15 @@ class Federation:
             arrays=outcome.arrays.get("arrays", {}),
             history={name: tuple(values) for name, values in history.items()},
             sites=tuple(_site_report(site, outcome, dataset) for site in self._sites),
-            dropouts=outcome.dropouts,
+            dropouts=outcome.site_dropouts,
             withheld=outcome.withheld,
             seconds=outcome.seconds,
         )
+
+
+def _tell_of_fresh_journals(event: Event) -> None:
+    if isinstance(event, JournalStarted):
+        sys.stderr.write(f"{event}\n")
 
 
 def _site_report(site: OpenSite, outcome: RunOutcome, dataset: DatasetName) -> SiteReport:

@@ -23,8 +23,9 @@ class SiteReport:
         site: The site.
         released_bytes: Bytes that left it for this run, from its audit chain.
         released_parts: Parts that left it for this run, from its audit chain.
-        unprotected_parts: Of these, parts that are neither single figures nor arrays under a
-            privacy claim: the only ones in which a record could have left as it is.
+        unprotected_parts: Of these, parts that are neither arrays under a privacy claim nor scalar
+            metrics of a trainer that the site trusts: the only ones in which a record could have
+            left as it is.
         budget: How the data set's budget stands; None where the policy has none.
     """
 
@@ -44,7 +45,7 @@ class TrainResult:
         arrays: The model's arrays by name.
         history: Figures of each round that sites let out, by name.
         sites: What left each site.
-        dropouts: Messages without a usable reply, by error class.
+        dropouts: Messages without a usable reply, by site and error class.
         withheld: Parts that stayed at their sites, by the policy that said so.
         seconds: Wall time.
     """
@@ -53,7 +54,7 @@ class TrainResult:
     arrays: Mapping[str, NDArray[Any]]
     history: Mapping[str, tuple[float, ...]]
     sites: tuple[SiteReport, ...]
-    dropouts: Mapping[str, int]
+    dropouts: Mapping[SiteName, Mapping[str, int]]
     withheld: Mapping[str, int]
     seconds: float
 
@@ -84,5 +85,11 @@ class TrainResult:
                 else ""
             )
             lines.append(f"  {site.site}: {site.released_bytes} bytes left{spent}")
+        for name, errors in self.dropouts.items():
+            told = ", ".join(
+                error if count == 1 else f"{error} ({count} times)"
+                for error, count in errors.items()
+            )
+            lines.append(f"  {name} dropped out: {told}")
         lines += [f"  withheld {count} x {policy}" for policy, count in self.withheld.items()]
         return "\n".join(lines)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from comity.errors import ConfigError
-from comity.events import EventSink, ignore
+from comity.core.chain.heads import head_message
+from comity.errors import ConfigError, JournalBehind, Verification
+from comity.events import EventSink, ignore, marked
 from comity.ids import CollectionName, DatasetName, FederationName, ReservationId, SiteName
 
 if TYPE_CHECKING:
+    from comity.adapters.flower.app import LoadedApp
     from comity.adapters.flower.engine import EngineSettings, RunOutcome, SumParts
     from comity.adapters.flower.site_engine import SimulatedSite
     from comity.adapters.pki.keys import Identity
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from comity.config.federation import AskSection, FederationFile
     from comity.config.site import SiteFile
     from comity.core.policy.rule import SitePolicy
-    from comity.ports import Journal, PassageStore
+    from comity.ports import Journal, KeyStore, PassageStore, SignedHead
     from comity.services.ask import Gateway
     from comity.services.gate import Gate
     from comity.services.ingest import IngestReport
@@ -65,23 +67,33 @@ def run_flower_app(
         events: Told what happens.
 
     Raises:
-        ConfigError: The app, the overrides or the policy file are wrong.
+        ConfigError: The app, the overrides or the policy file are wrong; or a policy is to hold
+            over an app on threads, and that is not spelled out.
         CohortTooSmall: Too few sites for a secure sum.
         StrategyRefused: The app's strategy would be wrong under a secure sum.
     """
     from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.sealed import app_for  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
     options = options or RunOptions()
     names = [SiteName(f"site-{number}") for number in range(1, sites + 1)]
-    app = read_app(folder, options.overrides)
-    with contextlib.ExitStack() as journals:
+    if options.policy is not None and settings.threads and not settings.unsafe_threads_with_policy:
+        raise ConfigError(
+            "on threads the app shares its process with the sites' gates, so it can reach past "
+            "their policy",
+            hint="leave out --threads, or add --unsafe-threads-with-policy",
+        )
+    with contextlib.ExitStack() as opened:
         if options.policy is None:
+            app = read_app(folder, options.overrides)
             joined = [SimulatedSite(name, UnsafeSimulationGate()) for name in names]
         else:
-            joined = _guarded_sites(names, options.policy, journals, events)
+            joined = _guarded_sites(names, options.policy, opened, events)
+            policies = [site.policy for site in joined if site.policy]
+            app = opened.enter_context(app_for(folder, options.overrides, policies))
         return run_app(app, *_summed(joined, settings, events, options.secure))
 
 
@@ -93,7 +105,7 @@ def _summed(
     settings: EngineSettings,
     events: EventSink,
     secure: SumSettings | None,
-    lasting: dict[SiteName, LastingSite] | None = None,
+    lasting: Mapping[SiteName, LastingSite] | None = None,
 ) -> tuple[Sequence[SimulatedSite], EngineSettings, EventSink, SumParts | None]:
     """The arguments of a run; with secure sums where they are asked for, or a site demands them."""
     from comity.adapters.flower.secure_grid import PROTECTED  # noqa: PLC0415 - likewise
@@ -107,35 +119,63 @@ def _summed(
     return joined, settings, events, sums
 
 
-def run_over_sites(
-    folder: Path,
-    sites: Sequence[OpenSite],
-    reserved: tuple[DatasetName, Mapping[SiteName, ReservationId]],
-    run: tuple[Sequence[str], int],
-    events: EventSink = ignore,
-) -> RunOutcome:
-    """Runs the Flower app in `folder` over open sites, each behind its gate.
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A Flower app that was read and checked, and the open sites that it will run over."""
+
+    app: LoadedApp
+    sites: Sequence[SimulatedSite]
+    lasting: Mapping[SiteName, LastingSite]
+
+    def run(
+        self,
+        reserved: Mapping[SiteName, ReservationId],
+        seed: int,
+        events: EventSink = ignore,
+    ) -> RunOutcome:
+        """Runs the app over the sites, each behind its gate.
+
+        Args:
+            reserved: What the run reserved at each site.
+            seed: Of all app randomness but privacy noise.
+            events: Told what happens.
+
+        Raises:
+            ConfigError: The app cannot be loaded, or its ServerApp raised.
+            CohortTooSmall: Sites demand a secure sum, and are too few for one.
+            StrategyRefused: The app's strategy would be wrong under a secure sum.
+        """
+        from comity.adapters.flower.engine import (  # noqa: PLC0415 - flwr where it is used
+            EngineSettings,
+            run_app,
+        )
+        from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
+
+        sites = [replace(site, reservation=reserved.get(site.name)) for site in self.sites]
+        settings = EngineSettings(seed=seed)
+        with quiet():
+            return run_app(self.app, *_summed(sites, settings, events, None, self.lasting))
+
+
+@contextlib.contextmanager
+def prepare_run(
+    folder: Path, sites: Sequence[OpenSite], dataset: DatasetName, overrides: Sequence[str]
+) -> Iterator[PreparedRun]:
+    """Reads the Flower app in `folder` for open sites; runs none of its code, reserves nothing.
 
     Args:
         folder: Holds the app's ``pyproject.toml``.
         sites: The sites; the app finds the data set's path as ``data-path``.
-        reserved: The data set, and what the run reserved of it at each site.
-        run: ``key=value`` over the app's run configuration, and the seed.
-        events: Told what happens.
+        dataset: The data set.
+        overrides: ``key=value`` over the app's run configuration.
 
     Raises:
         ConfigError: App or overrides are wrong, or a site lacks the data set.
-        CohortTooSmall: Sites demand a secure sum, and are too few for one.
-        StrategyRefused: The app's strategy would be wrong under a secure sum.
     """
-    from comity.adapters.flower.app_file import read_app  # noqa: PLC0415 - flwr where it is used
-    from comity.adapters.flower.engine import EngineSettings, run_app  # noqa: PLC0415 - likewise
-    from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
+    from comity.adapters.flower.sealed import app_for  # noqa: PLC0415 - flwr where it is used
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
     from comity.bootstrap.sums import LastingSite  # noqa: PLC0415 - likewise
 
-    dataset, reservations = reserved
-    overrides, seed = run
     simulated = []
     for site in sites:
         section = site.file.datasets.get(dataset)
@@ -150,15 +190,22 @@ def run_over_sites(
                 site.gate,
                 site.policy,
                 dataset,
-                reservations.get(site.name),
-                {"data-path": str(section.path)},
+                node_config={"data-path": str(section.path), **_bounds(site.file, dataset)},
             )
         )
+    policies = [site.policy for site in sites]
     lasting = {site.name: LastingSite(site.identity, site.file.state / "sums") for site in sites}
-    settings = EngineSettings(seed=seed)
-    with quiet():
-        app = read_app(folder, overrides)
-        return run_app(app, *_summed(simulated, settings, events, None, lasting))
+    with app_for(folder, overrides, policies) as app:
+        yield PreparedRun(app, simulated, lasting)
+
+
+def _bounds(file: SiteFile, dataset: DatasetName) -> dict[str, int]:
+    """The most records that a trainer may claim privacy for: what its delta holds for."""
+    records, budget = file.datasets[dataset].records, file.budgets.get(dataset)
+    if budget is None:
+        return {}
+    most = math.ceil(1 / budget.delta) - 1
+    return {"max-records": most if records is None else min(most, records)}
 
 
 def _guarded_sites(
@@ -210,11 +257,23 @@ class OpenSite:
 
 @contextlib.contextmanager
 def open_site(
-    file: SiteFile, federation: FederationName, events: EventSink = ignore
+    file: SiteFile,
+    federation: FederationName,
+    events: EventSink = ignore,
+    *,
+    folder: Path | None = None,
 ) -> Iterator[OpenSite]:
     """Opens a site's state folder and gate; makes folder and identity key when they are missing.
 
+    Args:
+        file: The site file.
+        federation: Whose site it is.
+        events: Told what happens.
+        folder: The federation file's folder, which keeps the site's newest head too, so that an
+            old copy of the state folder is noticed.
+
     Raises:
+        JournalBehind: The state folder is gone or an old copy, by the head that `folder` keeps.
         ConfigError: The identity key is missing from a folder that has a journal, or is readable
             by others.
         UnavailableError: The folder cannot be written, or another process holds the journal.
@@ -227,35 +286,70 @@ def open_site(
         load_identity,
         write_identity,
     )
-    from comity.adapters.store.heads import FileHeadKeeper  # noqa: PLC0415 - likewise
+    from comity.adapters.store.heads import (  # noqa: PLC0415 - likewise
+        FileHeadKeeper,
+        MirroredHeads,
+    )
     from comity.adapters.store.journal import SqliteJournal  # noqa: PLC0415 - likewise
-    from comity.adapters.store.layout import state_layout  # noqa: PLC0415 - likewise
+    from comity.adapters.store.layout import mirror_of, state_layout  # noqa: PLC0415 - likewise
     from comity.adapters.store.system import SystemClock, SystemRng  # noqa: PLC0415 - likewise
     from comity.services.gate import Gate, GateParts, SiteIdentity  # noqa: PLC0415 - likewise
 
     rng, policy = SystemRng(), file.policy()
     layout = state_layout(file.state, create=True)
+    place = None if folder is None else mirror_of(folder, file.name)
+    mirror = None if place is None else FileHeadKeeper(place)
     if not layout.identity.exists() and not layout.journal.exists():
         write_identity(layout.identity, Identity.from_seed(rng.token(32)))
     keys = load_identity(layout.identity)
     with contextlib.closing(SqliteJournal(layout.journal)) as journal:
+        first, seen = FileHeadKeeper(layout.head), None if mirror is None else mirror.load()
+        if seen is not None:
+            _check_same_key(seen, keys, place)
         parts = GateParts(
             journal=journal,
-            heads=FileHeadKeeper(layout.head),
+            # A head that this journal does not reach is never overwritten, but observed below.
+            heads=first
+            if mirror is None or _above(seen, journal)
+            else MirroredHeads(first, mirror),
             keys=keys,
             accountant=DpAccountant(),
             clock=SystemClock(),
             rng=rng,
         )
-        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, events)
-        for name, section in file.datasets.items():
-            gate.bind_dataset(DatasetName(name), _source_digest(section.path))
+        gate = Gate(SiteIdentity(federation, SiteName(file.name)), policy, parts, marked(events))
+        if seen is not None:
+            gate.observe(seen)
+        _bind_sources(gate, file, keys.sign(_SOURCE_KEY))
         yield OpenSite(file, policy, gate, journal, keys)
 
 
-def _source_digest(path: Path) -> str:
-    """What the ledger knows a data set's source by: where it lies, whatever it is called."""
-    return hashlib.sha256(b"comity/source/v1" + bytes(path.resolve())).hexdigest()
+_SOURCE_KEY: Final = b"comity/source-key/v1"
+
+
+def _bind_sources(gate: Gate, file: SiteFile, secret: bytes) -> None:
+    """Binds each data set to what its source holds and to where it lies."""
+    from comity.adapters.store.sources import source_digests  # noqa: PLC0415 - where it is used
+
+    for name, section in file.datasets.items():
+        for source in source_digests(section.path, secret):
+            gate.bind_dataset(DatasetName(name), source)
+
+
+def _above(seen: SignedHead | None, journal: Journal) -> bool:
+    return seen is not None and seen.head.sequence > journal.head().sequence
+
+
+def _check_same_key(seen: SignedHead, keys: KeyStore, place: Path | None) -> None:
+    try:
+        keys.verify(keys.public_key(), head_message(seen.site, seen.head), seen.signature)
+    except Verification as error:
+        raise JournalBehind(
+            f"site {seen.site} began a journal of its own where record {seen.head.sequence} was "
+            "signed by another key: its state folder was deleted or replaced",
+            hint="put the state folder back; or, to start anew with all budgets whole, remove "
+            f"{place}",
+        ) from error
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -322,7 +416,11 @@ def site_search(site: OpenSite, store: PassageStore) -> SiteSearch:
 
 @contextlib.contextmanager
 def open_gateway(
-    file: FederationFile, *, ingest: bool = True, events: EventSink = ignore
+    file: FederationFile,
+    *,
+    ingest: bool = True,
+    events: EventSink = ignore,
+    folder: Path | None = None,
 ) -> Iterator[Gateway]:
     """Opens a gateway over the sites of a federation that run on this machine.
 
@@ -330,6 +428,7 @@ def open_gateway(
         file: The federation file.
         ingest: Bring each site's index up to date with its folders first.
         events: Told what happens.
+        folder: The federation file's folder; see `open_site`.
 
     Raises:
         ConfigError: A site file has faults, or no site runs on this machine.
@@ -343,7 +442,9 @@ def open_gateway(
         )
     federation = FederationName(file.name)
     with contextlib.ExitStack() as opened:
-        sites = [opened.enter_context(open_site(one, federation, events)) for one in found]
+        sites = [
+            opened.enter_context(open_site(one, federation, events, folder=folder)) for one in found
+        ]
         yield opened.enter_context(gateway_over(sites, file.ask, ingest=ingest, events=events))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -58,7 +58,7 @@ def with_sums(
     settings: SumSettings,
     protected: frozenset[str],
     federation: FederationName,
-    lasting: dict[SiteName, LastingSite] | None = None,
+    lasting: Mapping[SiteName, LastingSite] | None = None,
 ) -> tuple[list[SimulatedSite], SumParts]:
     """Gives each site its part in secure sums, under a root that is thrown away.
 

@@ -39,8 +39,8 @@ def check(files: tuple[Path, ...], *, data: bool, as_json: bool) -> None:
     """Print everything that is wrong with the files, or a short OK.
 
     A federation file is checked together with the site files that it names. With --data every
-    table that has a schema is read: no record, no NaN, a missing column or label, another order of
-    features at another site.
+    table that has a schema is read: no record, no NaN, a missing, renamed or moved column, a label
+    missing, another order of features at another site.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def check(files: tuple[Path, ...], *, data: bool, as_json: bool) -> None:
     if errors:
         raise _together(errors)
     if data:
-        from comity.cli.tables import check_tables  # noqa: PLC0415 - NumPy only with --data
+        from comity.bootstrap.tables import check_tables  # noqa: PLC0415 - only with --data
 
         check_tables({site.name: site for site in sites}.values())
     if as_json:

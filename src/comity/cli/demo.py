@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from comity.cli.terminal import console, json_option, print_json
+from comity.cli.terminal import console, json_option, print_json, print_table, print_wrapped
 from comity.events import Event, ExchangeFinished, SiteDropped
 
 if TYPE_CHECKING:
@@ -26,8 +25,21 @@ if TYPE_CHECKING:
     from comity.services.answer import Answer
 
 ASKED_AS: Final = "clinician"
+COMPARED: Final = (
+    "Accuracy and AUC on the same held-back records. Each hospital alone, and the federation, "
+    "train at the same epsilon. Pooled is the forbidden upper bound: all records in one place, no "
+    "protection, computed outside the federation."
+)
+NOT_KNOWN_BEFOREHAND: Final = (
+    "Which hospital is best alone is not known beforehand, and by chance it can reach the score of "
+    "the four."
+)
 EPSILON_IN_WORDS: Final = (
-    "Epsilon bounds what anyone can learn about one patient from all that left: smaller is safer."
+    "Epsilon bounds what anyone can learn about one patient from what left in training: smaller is "
+    "safer."
+)
+SCORES_IN_WORDS: Final = (
+    "The score of each round on held-back records left as a recorded release: no privacy claim."
 )
 
 
@@ -46,8 +58,15 @@ EPSILON_IN_WORDS: Final = (
     show_default=True,
     help="Each hospital's total epsilon; a plan that does not fit is refused.",
 )
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many runs are kept; an older one that nobody changed since is removed.",
+)
 @json_option
-def command(folder: Path, budget: float, *, as_json: bool) -> None:
+def command(folder: Path, budget: float, keep: int, *, as_json: bool) -> None:
     """Four hospitals train one diagnosis model and answer three questions.
 
     Real patient records, real noise, real journals; no network. Takes less than a minute.
@@ -62,12 +81,14 @@ def command(folder: Path, budget: float, *, as_json: bool) -> None:
         planned_rounds,
         run_demo,
     )
+    from comity.api.demo_files import prune  # noqa: PLC0415 - takes a second
 
     out = Console(stderr=True, quiet=True) if as_json else console()
     with _telling(out, planned_rounds()) as (step, events):
         result = run_demo(DemoSettings(folder, budget), step, events)
     document = record(result)
     _keep(result, document)
+    prune(folder, keep)
     if as_json:
         print_json(document)
     else:
@@ -93,7 +114,7 @@ def _telling(
     def step(words: str) -> None:
         if done:
             bar.stop()
-        out.print(f"[bold]{escape(words)}[/]")
+        print_wrapped(out, words, style="bold")
 
     def events(event: Event) -> None:
         nonlocal done
@@ -115,9 +136,12 @@ def _telling(
 
 def _keep(result: DemoResult, document: dict[str, Any]) -> None:
     from comity.adapters.report.page import render  # noqa: PLC0415 - matplotlib takes 0.5 s
+    from comity.api.demo_files import Whole, seal_run  # noqa: PLC0415 - likewise
 
-    result.files.results.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    result.files.report.write_text(render(document), encoding="utf-8")
+    with Whole(result.files.folder):
+        result.files.results.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        result.files.report.write_text(render(document), encoding="utf-8")
+        seal_run(result.files.folder)
 
 
 def record(result: DemoResult) -> dict[str, Any]:
@@ -125,7 +149,7 @@ def record(result: DemoResult) -> dict[str, Any]:
     run = result.run
     return {
         "run": run.run,
-        "seconds": round(run.seconds, 2),
+        "training_s": round(run.seconds, 2),
         "seeds": result.seeds,
         "records": {
             site: {"train": train, "held_back": held}
@@ -135,6 +159,7 @@ def record(result: DemoResult) -> dict[str, Any]:
         "comparison": [
             {
                 "name": row.name,
+                "label": label_of(row.name),
                 "epsilon": row.epsilon,
                 "accuracy": {"mean": row.accuracy.mean, "deviation": row.accuracy.deviation},
                 "auc": {"mean": row.auc.mean, "deviation": row.auc.deviation},
@@ -144,7 +169,8 @@ def record(result: DemoResult) -> dict[str, Any]:
         "sites": [
             {
                 "site": site.site,
-                "released_bytes": site.released_bytes,
+                "training_bytes": site.released_bytes,
+                "answer_bytes": result.answered_bytes[site.site],
                 "released_parts": site.released_parts,
                 "raw_records": site.unprotected_parts,
                 "budget": dataclasses.asdict(site.budget) if site.budget else None,
@@ -154,6 +180,7 @@ def record(result: DemoResult) -> dict[str, Any]:
         "raw_records_that_left": sum(site.unprotected_parts for site in run.sites),
         "withheld": dict(run.withheld),
         "answers": [answer.record() for answer in result.answers],
+        "ledger": {site: list(lines) for site, lines in result.ledger.items()},
         "audit": {site: list(lines) for site, lines in result.audit.items()},
         "files": {
             field.name: str(getattr(result.files, field.name))
@@ -164,23 +191,15 @@ def record(result: DemoResult) -> dict[str, Any]:
 
 def _show(out: Console, result: DemoResult) -> None:
     out.print()
-    out.print(_comparison(result))
-    out.print(
-        "  Accuracy and AUC on the same held-back records. Each hospital alone, and the federation,"
-        "\n  train at the same epsilon. Pooled is the forbidden upper bound: all records in one"
-        "\n  place, no protection, computed outside the federation.",
-        style="dim",
-    )
+    print_table(out, _comparison(result))
+    for note in (COMPARED, NOT_KNOWN_BEFOREHAND):
+        print_wrapped(out, note, style="dim")
     out.print()
-    out.print(_leaving(result))
+    print_table(out, _leaving(result))
     raw = sum(site.unprotected_parts for site in result.run.sites)
-    out.print(f"  raw records that left: [bold]{raw}[/] (counted from the audit chains)")
-    out.print(f"  {EPSILON_IN_WORDS}", style="dim")
-    out.print(
-        "  The score of each round on held-back records left as a recorded release: no privacy "
-        "claim.",
-        style="dim",
-    )
+    out.print(f"raw records that left: [bold]{raw}[/] (counted from the audit chains)")
+    for note in (EPSILON_IN_WORDS, SCORES_IN_WORDS):
+        print_wrapped(out, note, style="dim")
     for number, answer in enumerate(result.answers, 1):
         _show_answer(out, number, answer)
     _show_closed(out, result.answers[-1])
@@ -188,7 +207,9 @@ def _show(out: Console, result: DemoResult) -> None:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
 
 
 def _comparison(result: DemoResult) -> Table:
@@ -196,19 +217,23 @@ def _comparison(result: DemoResult) -> Table:
     table.add_column("trained by")
     for name in ("accuracy", "AUC", "epsilon"):
         table.add_column(name, justify="right")
-    names = {"federated": "the four together", "pooled": "pooled (forbidden)"}
     for row in result.comparison:
         epsilon = "none" if row.epsilon is None else f"{row.epsilon:.2f}"
-        label = names.get(row.name, f"{row.name} alone")
         style = "bold" if row.name == "federated" else "dim" if row.name == "pooled" else ""
-        table.add_row(label, str(row.accuracy), str(row.auc), epsilon, style=style)
+        table.add_row(label_of(row.name), str(row.accuracy), str(row.auc), epsilon, style=style)
     return table
+
+
+def label_of(name: str) -> str:
+    """How tables and charts call a way of training."""
+    names = {"federated": "the four together", "pooled": "pooled (forbidden)"}
+    return names.get(name, f"{name} alone")
 
 
 def _leaving(result: DemoResult) -> Table:
     table = _table("What left each hospital")
     table.add_column("hospital")
-    for name in ("patients", "bytes that left", "epsilon spent", "of total"):
+    for name in ("patients", "training, bytes", "answers, bytes", "epsilon spent"):
         table.add_column(name, justify="right")
     for site in result.run.sites:
         budget = site.budget
@@ -216,26 +241,28 @@ def _leaving(result: DemoResult) -> Table:
             site.site,
             str(result.records[site.site][0]),
             f"{site.released_bytes:,}",
-            f"{budget.epsilon_spent:.2f}" if budget else "none",
-            f"{budget.epsilon_total:g}" if budget else "none",
+            f"{result.answered_bytes[site.site]:,}",
+            f"{budget.epsilon_spent:.2f} of {budget.epsilon_total:g}" if budget else "none",
         )
     return table
 
 
 def _show_answer(out: Console, number: int, answer: Answer) -> None:
     out.print()
-    out.print(f"[bold]Question {number}:[/] {escape(answer.question)}")
-    out.print(f"  {answer.text}", markup=False)
+    print_wrapped(out, f"Question {number}: {answer.question}", hanging=2, style="bold")
+    print_wrapped(out, answer.text, indent=2)
     for one in answer.citations:
-        out.print(f"  [{one.number}] {one.site}, {one.document}", markup=False, style="cyan")
-        out.print(f'      "{one.quote}"', markup=False, style="dim")
+        source = f"{one.site}, {one.title} ({one.document})"
+        print_wrapped(out, f"[{one.number}] {source}", indent=2, style="cyan")
+        print_wrapped(out, f'"{one.quote}"', indent=6, style="dim")
 
 
 def _show_closed(out: Console, answer: Answer) -> None:
     out.print()
     out.print("[bold]Not opened to this asker[/] (whatever they hold):")
     for one in answer.closed:
-        out.print(f"  {one.site}, {one.collection}: {one.reason} ({one.policy})", markup=False)
+        told = f"{one.site}, {one.collection}: {one.reason} ({one.policy})"
+        print_wrapped(out, told, indent=2, hanging=6)
 
 
 def _show_ending(out: Console, result: DemoResult) -> None:

@@ -31,8 +31,9 @@ def command(folder: Path | None, site_file: Path, collection: str | None, *, as_
     """Make a folder of documents searchable at a site.
 
     Without FOLDER, each collection takes in the folder that the site file names. Only what changed
-    is read again; what is gone is removed. Text, Markdown and HTML files are read; a file that
-    cannot be is named at the end, as an error, and the others are searchable.
+    is read again; what is gone is removed. Text, Markdown and HTML files are read; other kinds are
+    skipped and counted. A file that cannot be read is named at the end, as an error, and the others
+    are searchable.
 
     \b
     Example:
@@ -75,9 +76,11 @@ def command(folder: Path | None, site_file: Path, collection: str | None, *, as_
 
 
 def _print(name: str, report: IngestReport) -> None:
+    files = "1 file" if report.skipped == 1 else f"{report.skipped} files"
+    skipped = f"; {files} of other kinds skipped" if report.skipped else ""
     console().print(
         f"{name}: {report.added} added, {report.replaced} replaced, {report.removed} removed, "
-        f"{report.unchanged} unchanged; {report.passages} passages written"
+        f"{report.unchanged} unchanged; {report.passages} passages written{skipped}"
     )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from comity.adapters.store.heads import read_head
-from comity.adapters.store.system import SystemRng
-from comity.cli.state import open_state, state_option
+from comity.adapters.store.system import SystemClock, SystemRng
+from comity.cli.state import damaged_head, open_state, set_head_aside, state_option
 from comity.cli.terminal import console, json_option, print_json
+from comity.services.books import CLOCK
 from comity.services.custody import Note
 
 _SALT_BYTES = 16
+DAY_S = 86_400
 
 
 @click.group()
@@ -47,6 +50,11 @@ def restore(folder: Path, known: Path | None, reason: str, *, yes: bool, as_json
     Example:
       comity journal restore --state .comity/site-a --reason "disk failed on Monday"
     """  # noqa: D301 - click reads \b as "keep these lines"
+    damage = damaged_head(folder)
+    if damage:
+        if not yes:
+            click.confirm(f"{damage}.\nSet it aside and go on?", abort=True, err=True)
+        set_head_aside(folder)
     with open_state(folder, read_only=False) as state:
         behind = state.custody.behind
         if behind and not yes:
@@ -69,6 +77,40 @@ def restore(folder: Path, known: Path | None, reason: str, *, yes: bool, as_json
         markup=False,
         soft_wrap=True,
     )
+
+
+@command.command()
+@state_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def clock(folder: Path, *, yes: bool, as_json: bool) -> None:
+    """Record that this machine's clock is right, so that days count from it.
+
+    A clock that is more than 366 days ahead of the last release stops the site, since a wrong one
+    would use up the daily quotas of all days until then; one that ran ahead is set back with this
+    too. What was counted stays counted.
+
+    \b
+    Example:
+      comity journal clock --state .comity/site-a
+    """  # noqa: D301 - click reads \b as "keep these lines"
+    with open_state(folder, read_only=False) as state:
+        now = SystemClock().wall_s()
+        today, before = int(now // DAY_S), state.custody.books.day
+        if not yes:
+            shown = datetime.fromtimestamp(now, tz=UTC).strftime("%d %B %Y")
+            click.confirm(f"Today is {shown}; record that?", abort=True, err=True)
+        head = state.custody.commit([], [(CLOCK, {"day": today})])
+        document = {
+            "site": state.site,
+            "day": today,
+            "day_before": before,
+            "records": head.sequence,
+        }
+    if as_json:
+        print_json(document)
+        return
+    console().print(f"{document['site']}: days count from today on.", markup=False)
 
 
 def _note(text: str) -> Note:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -18,7 +19,7 @@ COMMANDS: Final = {
     "demo": "Four hospitals train one model and answer one question.",
     "ingest": "Make a folder of documents searchable at a site.",
     "journal": "Restore a site's journal after a loss, on the record.",
-    "ledger": "Show or verify a site's privacy budget.",
+    "ledger": "Show or verify a site's privacy budget; free unused plans.",
     "new": "Write a small app that runs at once.",
     "secagg": "Say what a secure sum promises and costs.",
     "run": "Run a Flower app on this machine.",
@@ -62,6 +63,10 @@ def group() -> None:
 
 def main() -> None:
     """Runs the command line; turns every `ComityError` into one message and its exit code."""
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        from comity.cli.terminal import degrade_gracefully  # noqa: PLC0415 - few pay for it
+
+        degrade_gracefully()
     try:
         group.main(prog_name="comity", standalone_mode=False)
     except ComityError as error:
@@ -70,8 +75,19 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        from comity.cli.terminal import (  # noqa: PLC0415 - likewise
+            error_document,
+            print_json,
+            wants_json,
+        )
+
+        if wants_json():
+            print_json(error_document("usage", error.format_message()))
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)

@@ -92,7 +92,7 @@ def _check_package(name: str, package: str) -> None:
         problem = f"{package!r} is already the name of an installed Python package"
     if problem:
         fault = Fault("NAME", problem, f"choose another, such as my-{name}")
-        raise ConfigError(str(fault), hint=fault.hint, faults=[fault])
+        raise ConfigError(f"{fault.path}: {problem}", hint=fault.hint, faults=[fault])
 
 
 def _is_empty_folder(folder: Path) -> bool:

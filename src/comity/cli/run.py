@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from comity.cli.terminal import json_option, print_json
+from comity.config.faults import counted
 from comity.events import Event, ExchangeFinished, SiteDropped
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ if TYPE_CHECKING:
 @click.option("--threads", is_flag=True, help="Run the sites in this process, one after the other.")
 @click.option(
     "--parallel-threads", is_flag=True, help="Likewise, overlapping: gives determinism up."
+)
+@click.option(
+    "--unsafe-threads-with-policy",
+    is_flag=True,
+    help="Allow threads under a site policy, past which an app can then reach.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default."
@@ -153,7 +159,8 @@ class _Progress:
         if isinstance(event, ExchangeFinished):
             lost = f", {event.dropouts} dropped out" if event.dropouts else ""
             self._console.print(
-                f"exchange {event.number}: {event.message_type}, {event.asked} sites{lost}, "
+                f"exchange {event.number}: {event.message_type}, "
+                f"{counted(event.asked, 'site')}{lost}, "
                 f"{event.seconds:.2f} s"
             )
         elif isinstance(event, SiteDropped):
@@ -166,6 +173,9 @@ def _report(outcome: RunOutcome) -> dict[str, Any]:
         name: {key: list(array.shape) for key, array in record.items()}
         for name, record in outcome.arrays.items()
     }
+    for name in ("arrays", "metrics"):  # what an app left nothing of is not there
+        if not fields[name]:
+            del fields[name]
     return fields
 
 
@@ -173,8 +183,11 @@ def _summary(outcome: RunOutcome) -> str:
     dropped = sum(outcome.dropouts.values())
     lost = f", {dropped} without a usable one" if dropped else ""
     count = sum(outcome.withheld.values())
-    withheld = f", {count} parts withheld ({', '.join(outcome.withheld)})" if count else ""
+    withheld = (
+        f", {counted(count, 'part')} withheld ({', '.join(outcome.withheld)})" if count else ""
+    )
     return (
-        f"{outcome.exchanges} exchanges in {outcome.seconds:.2f} s: {outcome.replies} replies"
+        f"{counted(outcome.exchanges, 'exchange')} in {outcome.seconds:.2f} s: "
+        f"{counted(outcome.replies, 'reply', 'replies')}"
         f"{lost}{withheld} (seed {outcome.seed})"
     )

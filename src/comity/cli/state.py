@@ -15,7 +15,8 @@ from comity.adapters.store.heads import FileHeadKeeper
 from comity.adapters.store.journal import SqliteJournal
 from comity.adapters.store.layout import state_layout
 from comity.adapters.store.system import SystemClock
-from comity.errors import ConfigError, Verification
+from comity.core.chain.heads import head_message
+from comity.errors import ConfigError, UnavailableError, Verification
 from comity.ids import SiteName
 from comity.services.custody import WAY_BACK, Custody, site_of
 
@@ -52,6 +53,38 @@ class State:
         """
         if self.custody.behind:
             raise Verification(self.custody.behind, hint=WAY_BACK)
+
+
+def damaged_head(folder: Path) -> str:
+    """What is wrong with the kept head of a state folder; empty where nothing is.
+
+    Raises:
+        ConfigError: There is no identity key.
+    """
+    layout = state_layout(folder)
+    try:
+        kept = FileHeadKeeper(layout.head).load()
+        if kept is not None:
+            keys = load_identity(layout.identity)
+            keys.verify(keys.public_key(), head_message(kept.site, kept.head), kept.signature)
+    except Verification as error:
+        return f"{layout.head}: {error.message}"
+    return ""
+
+
+def set_head_aside(folder: Path) -> None:
+    """Moves a damaged head away, so that the journal can be restored without it.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
+    """
+    head = state_layout(folder).head
+    try:
+        head.replace(head.with_name(head.name + ".damaged"))
+    except OSError as error:
+        raise UnavailableError(
+            f"{head}: {error.strerror}", hint="make the folder writable, then try again"
+        ) from error
 
 
 @contextmanager

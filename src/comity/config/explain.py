@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from comity.config.faults import dotted
+from comity.config.faults import counted, dotted
 from comity.config.federation import FederationFile
 from comity.config.site import BudgetSection, CollectionSection, DatasetSection, SiteFile
 from comity.core.policy.rule import PartKind, ReleaseLevel, Rule, TrainPolicy
@@ -65,7 +65,7 @@ def explain_federation(federation: FederationFile) -> Iterator[Statement]:
     yield Statement("train.rounds", f"A run has {train.rounds} rounds.", written="rounds" in given)
     yield Statement(
         "train.min-sites",
-        f"A round goes on with at least {_count(train.min_sites, 'site')}.",
+        f"A round goes on with at least {counted(train.min_sites, 'site')}.",
         written="min_sites" in given,
         open=train.min_sites == 1,
     )
@@ -76,7 +76,7 @@ def explain_federation(federation: FederationFile) -> Iterator[Statement]:
     yield Statement("ask.timeout-s", text, written="timeout_s" in given)
     text = f"A question has at most {ask.max_question_characters} characters."
     yield Statement("ask.max-question-characters", text, written="max_question_characters" in given)
-    text = f"An answer draws on at most {_count(ask.max_passages, 'passage')}."
+    text = f"An answer draws on at most {counted(ask.max_passages, 'passage')}."
     yield Statement("ask.max-passages", text, written="max_passages" in given)
 
 
@@ -111,10 +111,6 @@ def _written(section: BaseModel) -> set[str]:
     return section.model_fields_set
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
 def _dataset(
     name: str, dataset: DatasetSection, budget: BudgetSection | None
 ) -> Iterator[Statement]:
@@ -136,6 +132,10 @@ def _dataset(
     if weak:
         text += f" Above {USUAL_EPSILON:g} this promises next to nothing."
     yield Statement(path, text, written=True, open=weak)
+    text = (
+        f"A plan chosen after outputs enters by the Renyi filter at order {budget.value().order:g}."
+    )
+    yield Statement(f"{path}.filter-order", text, written=budget.filter_order is not None)
 
 
 def _train(site: SiteFile) -> Iterator[Statement]:
@@ -166,10 +166,19 @@ def _train(site: SiteFile) -> Iterator[Statement]:
     if trusted:
         text = f"The record-level privacy claim of {', '.join(trusted)} is believed."
     yield Statement("train.trusted-trainers", text, written=bool(trusted))
+    given = _written(site.train)
+    bare = policy.unclaimed is Rule.PLAIN
+    text = "Arrays of a data set with a budget leave only under a privacy claim that spends of it."
+    if bare:
+        text = (
+            "Arrays leave without a privacy claim also from a data set with a budget: its ledger "
+        )
+        text += "does not count them."
+    yield Statement("train.unclaimed", text, written="unclaimed" in given, open=bare)
     text = f"A reply of more than {policy.max_reply_bytes} bytes is refused."
-    yield Statement(
-        "train.max-reply-bytes", text, written="max_reply_bytes" in _written(site.train)
-    )
+    yield Statement("train.max-reply-bytes", text, written="max_reply_bytes" in given)
+    text = f"A reply of more than {counted(policy.max_metrics, 'scalar metric')} is refused."
+    yield Statement("train.max-metrics", text, written="max_metrics" in given)
 
 
 def _sums(site: SiteFile, policy: TrainPolicy) -> Statement:

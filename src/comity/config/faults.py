@@ -112,6 +112,11 @@ def shown(value: object) -> str:
         return "a huge number"
 
 
+def counted(number: int, what: str, several: str = "") -> str:
+    """A number of things in words: 1 site, 2 sites."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest known word as a question, or all that are known."""
     words = list(known)

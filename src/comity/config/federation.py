@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict
 
-from comity.config.faults import MAX_SHOWN, dotted, load, shown
+from comity.config.faults import MAX_SHOWN, counted, dotted, load, shown
 from comity.config.section import FilePath, Name, Section, nested
 from comity.config.site import SiteFile, TableSchema, load_site_file
 from comity.errors import ConfigError, Fault
@@ -92,7 +92,8 @@ class FederationFile(Section):
         faults += self._schema_faults(found)
         if faults:
             raise ConfigError(
-                f"the site files of {self.name} have {len(faults)} fault(s)", faults=faults
+                f"the site files of {self.name} have {counted(len(faults), 'fault')}",
+                faults=faults,
             )
         return tuple(found)
 
@@ -161,5 +162,5 @@ def federation_faults(document: dict[str, Any], file: Path) -> Iterator[Fault]:
         first.setdefault(name, number)
     needed = nested(document, "train").get("min-sites")
     if isinstance(needed, int) and tables and needed > len(tables):
-        problem = f"is {shown(needed)}, and the federation has {len(tables)} sites"
+        problem = f"is {shown(needed)}, and the federation has {counted(len(tables), 'site')}"
         yield Fault("train.min-sites", problem, f"write at most {len(tables)}", str(file))

@@ -38,11 +38,20 @@ def _shared_sources(document: Mapping[str, Any], folder: Path) -> Iterator[Found
     seen: list[tuple[str, Path]] = []
     for path, place in _places(document, folder):
         for other, taken in seen:
-            if place == taken or place in taken.parents or taken in place.parents:
-                relation = "is the same place as" if place == taken else "overlaps"
+            same = place == taken or _same_file(place, taken)
+            if same or place in taken.parents or taken in place.parents:
+                relation = "is the same place as" if same else "overlaps"
                 problem = f"{relation} {other}: {place}"
                 yield path, problem, "give each its own file or folder: one source has one name"
         seen.append((path, place))
+
+
+def _same_file(place: Path, other: Path) -> bool:
+    """Whether two paths are one file or folder on disk: hard links, or mounts of one folder."""
+    try:
+        return place.samefile(other)
+    except OSError:
+        return False
 
 
 def _places(document: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Path]]:
@@ -99,6 +108,9 @@ def _budgets(document: Mapping[str, Any]) -> Iterator[Found]:
             hint = did_you_mean(name, datasets) if datasets else f"add [datasets.{name}]"
             yield dotted(("budgets", name)), "names no data set of this file", hint
         delta, records = nested(budget).get("delta"), nested(datasets.get(name)).get("records")
+        if name in datasets and records is None:
+            problem = f"is missing, and budgets.{name} bounds delta by it"
+            yield dotted(("datasets", name, "records")), problem, "write how many it holds at most"
         if _number(delta) and _number(records) and records >= 1 and 1 / records <= delta < 1:
             problem = f"is {delta}, and must be below one over the records ({shown(records)})"
             yield (

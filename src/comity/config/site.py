@@ -43,7 +43,8 @@ class DatasetFormat(StrEnum):
     CSV = "csv"
     """One file: a header line, then one record a line."""
     FOLDER = "folder"
-    """A folder that only the app itself understands, such as images."""
+    """A folder that the app itself understands, such as images; where it has a schema, every
+    `.csv` file in it is a table of that schema."""
 
 
 def _message_type(text: str) -> str:
@@ -86,13 +87,19 @@ class DatasetSection(Section):
         default=Unit.RECORD, description="What one line of it stands for: `record` or `person`."
     )
     records: int | None = Field(
-        default=None, ge=1, description="How many records it holds at least; bounds delta."
+        default=None,
+        ge=1,
+        description="How many records it holds at most; delta must be below one over it. Needed "
+        "where it has a budget.",
     )
     mock: SourcePath | None = Field(
         default=None, description="Made-up data of the same schema that anybody may see."
     )
     table_schema: TableSchema | None = Field(
-        default=None, alias="schema", description="The columns that the federation agreed on."
+        default=None,
+        alias="schema",
+        description="The columns that the federation agreed on; in a folder, "
+        "those of every `.csv` file in it.",
     )
 
 
@@ -104,16 +111,26 @@ class BudgetSection(Section):
     unit: Annotated[Unit, Strict(strict=False)] = Field(
         default=Unit.RECORD, description="What is protected: `record`, `person` or `site`."
     )
-    filter_order: float = Field(
-        default=4.0, gt=1, le=1024, description="Renyi order of the filter for adaptive plans."
+    filter_order: float | None = Field(
+        default=None,
+        gt=1,
+        le=1024,
+        description="Renyi order of the filter for plans chosen after outputs; left out, the "
+        "smallest whole one whose conversion costs at most half of epsilon.",
     )
+
+    def value(self) -> Budget:
+        """The value that the ledger decides by."""
+        return Budget(self.epsilon, self.delta, unit=self.unit, filter_order=self.filter_order)
 
 
 class SiteNoiseSection(Section):
     """`[train.site-noise]`: the gate clips and noises each whole contribution itself."""
 
-    clip_norm: float = Field(gt=0, description="Bound on the L2 norm of an update.")
-    noise_multiplier: float = Field(gt=0, description="Noise deviation over the clip norm.")
+    clip_norm: float = Field(ge=1e-100, le=1e100, description="Bound on the L2 norm of an update.")
+    noise_multiplier: float = Field(
+        ge=0.01, le=1e6, description="Noise deviation over the clip norm."
+    )
 
 
 class PartRules(Section):
@@ -133,6 +150,12 @@ class PartRules(Section):
     )
 
 
+def _unclaimed(rule: Rule) -> Rule:
+    if rule is Rule.SUM:
+        raise wrong("is `sum`", "write withhold or plain")
+    return rule
+
+
 class TrainSection(Section):
     """`[train]`: what training apps may release."""
 
@@ -150,8 +173,16 @@ class TrainSection(Section):
     secure_sums: SecureSumsSection = Field(
         default_factory=SecureSumsSection, description="What this site demands of a secure sum."
     )
+    unclaimed: Annotated[Rule, Strict(strict=False), AfterValidator(_unclaimed)] = Field(
+        default=Rule.WITHHOLD,
+        description="Arrays without a privacy claim from a data set with a budget: `withhold` or "
+        "`plain`, beside the budget.",
+    )
     max_reply_bytes: int = Field(
         default=2**31, ge=1, le=2**40, description="The most bytes of one reply."
+    )
+    max_metrics: int = Field(
+        default=64, ge=1, le=10**4, description="The most scalar metrics of one reply."
     )
 
     def policy(self) -> TrainPolicy:
@@ -168,7 +199,9 @@ class TrainSection(Section):
             trusted_trainers=frozenset(map(AppDigest, self.trusted_trainers)),
             site_noise=SiteNoise(noise.clip_norm, noise.noise_multiplier) if noise else None,
             sums=self.secure_sums.policy(),
+            unclaimed=self.unclaimed,
             max_reply_bytes=self.max_reply_bytes,
+            max_metrics=self.max_metrics,
         )
 
 
@@ -244,12 +277,7 @@ class SiteFile(Section):
 
     def policy(self) -> SitePolicy:
         """All that the owner decided, as the gate's value."""
-        budgets = {
-            DatasetName(name): Budget(
-                budget.epsilon, budget.delta, unit=budget.unit, filter_order=budget.filter_order
-            )
-            for name, budget in self.budgets.items()
-        }
+        budgets = {DatasetName(name): budget.value() for name, budget in self.budgets.items()}
         collections = {
             CollectionName(name): CollectionPolicy(
                 CollectionName(name),

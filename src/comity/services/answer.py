@@ -52,15 +52,17 @@ class Answer:
     sites_asked: int
 
     def __repr__(self) -> str:
-        lines = [self.text]
+        lines = [plain(self.text)]
         lines += [
-            f'  [{one.number}] {one.site}, {one.document}: "{plain(one.quote)}"'
+            f"  [{one.number}] {one.site}, {one.title} ({plain(one.document)}): "
+            f'"{plain(one.quote)}"'
             for one in self.citations
         ]
         lines += [
-            f"  {one.site} keeps {one.collection} closed: {one.reason}" for one in self.closed
+            f"  {one.site} keeps {one.collection} closed: {plain(one.reason)}"
+            for one in self.closed
         ]
-        lines += [f"  {one.site} is silent: {one.reason}" for one in self.silent]
+        lines += [f"  {one.site} is silent: {plain(one.reason)}" for one in self.silent]
         return "\n".join(lines)
 
     def record(self) -> dict[str, object]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from comity.core.answer.cite import Citation, check_quoted
-from comity.core.answer.extract import ExtractSettings, Pick, Source, extract
+from comity.core.answer.extract import ExtractSettings, Pick, extract
 from comity.core.answer.ground import GroundSettings, support
 from comity.core.answer.plain import plain
+from comity.core.answer.weigh import Source
 from comity.core.retrieval.fuse import Candidate, fuse
 from comity.core.retrieval.statistics import TermStatistics
 from comity.core.retrieval.text import terms
@@ -23,7 +24,7 @@ from comity.release import Released, Withheld
 from comity.services.answer import Answer, Closed, Silent
 from comity.services.search import Question, SiteSearch
 
-NOTHING_FOUND: Final = "The federation's documents do not say."
+NOTHING_FOUND: Final = "No document that is open to you answers this."
 
 ReplyT = TypeVar("ReplyT")
 
@@ -227,10 +228,11 @@ class Gateway:
         sources = [
             Source(
                 site=one.site,
+                document=one.passage.document,
                 text=one.passage.text,
                 context=one.passage.title,
                 score=one.candidate.score / top,
-                coverage=one.candidate.coverage,
+                start=one.passage.start,
             )
             for one in passages
         ]
@@ -301,7 +303,7 @@ def _offer_of(site: AskedSite, question: Question) -> Callable[[], Offer]:
         if len(found) > question.limit or len({one.opaque for one in found}) != len(found):
             raise Malformed(f"{site.name} offers too many candidates, or one twice")
         for one in found:
-            if not (math.isfinite(one.score) and 0 <= one.coverage <= 1):
+            if not math.isfinite(one.score):
                 raise Malformed(f"{site.name} offers a score that is no number")
         # The site's own order breaks ties, whichever collections it went through.
         ordered = sorted(found, key=lambda one: -one.score)

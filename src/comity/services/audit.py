@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from comity.core.answer.plain import plain
 from comity.core.chain.record import Record, verified
+from comity.core.policy.decide import COLLECTION_KINDS
 from comity.core.policy.rule import PartKind
 from comity.core.privacy.ledger import Bound, Committed, Freed, Opened, Reserved
-from comity.services.books import EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
+from comity.services.books import CLOCK, EXCHANGE, LOST, POLICY, RESTORED, parts_of, record_body
 from comity.services.parts import NO_CLAIM
 
 _UNITS: Final = ("bytes", "kB", "MB", "GB")
 _STEP: Final = 1000
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What left a site for one run, as its audit chain has it.
+    """What left a site for one purpose, as its audit chain has it.
 
     Attributes:
         parts: Released parts.
         size_bytes: Their bytes.
-        unprotected: Of these, parts that are neither scalar metrics, nor arrays under a privacy
-            claim, nor messages of a secure sum: the only ones in which a record could have left
-            as it is.
+        unprotected: Of these, parts that are neither arrays under a privacy claim, nor scalar
+            metrics of a trainer that the site trusts by its digest, nor messages of a secure sum:
+            the only ones in which a record could have left as it is.
     """
 
     parts: int
@@ -50,18 +54,35 @@ def left_for_run(records: Iterable[Record], run: str) -> Left:
     Raises:
         Verification: A record was altered, removed or reordered.
     """
+    return _counted(records, lambda body, _: bool(body["run"] == run))
+
+
+def left_for_answers(records: Iterable[Record]) -> Left:
+    """Counts what left of collections in answer to questions, after checking each link.
+
+    Raises:
+        Verification: A record was altered, removed or reordered.
+    """
+    return _counted(records, lambda _, part: part["kind"] in COLLECTION_KINDS)
+
+
+def _counted(
+    records: Iterable[Record], wanted: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+) -> Left:
     parts = size = unprotected = 0
     for record in verified(records):
         body: Mapping[str, Any] = record_body(record)
-        if record.kind != EXCHANGE or body["run"] != run:
+        if record.kind != EXCHANGE:
             continue
         for part in parts_of(body):
-            if part["outcome"] != "released":
+            if part["outcome"] != "released" or not wanted(body, part):
                 continue
             parts += 1
             size += int(str(part["size_bytes"]))
-            safe = part["kind"] in {PartKind.METRICS, PartKind.PROTOCOL}
-            unprotected += not safe and part["claim"] == NO_CLAIM
+            # An app of somebody else's can put a record into its metrics, a few figures a round.
+            figures = part["kind"] == PartKind.METRICS and part.get("trusted") is True
+            masked = part["kind"] == PartKind.PROTOCOL
+            unprotected += not (figures or masked) and part["claim"] == NO_CLAIM
     return Left(parts, size, unprotected)
 
 
@@ -74,7 +95,8 @@ def describe(record: Record, site: str) -> Line:
     """
     body: Mapping[str, Any] = record_body(record)
     at = _when(body["at_ms"])
-    return Line(record.sequence, record.kind, at, f"On {at} {site} {_told(record.kind, body)}")
+    sentence = plain(f"On {at} {site} {_told(record.kind, body)}")
+    return Line(record.sequence, record.kind, at, sentence)
 
 
 def _told(kind: str, body: Mapping[str, Any]) -> str:
@@ -88,6 +110,8 @@ def _told(kind: str, body: Mapping[str, Any]) -> str:
             )
         case _ if kind == RESTORED:
             return _restored(body)
+        case _ if kind == CLOCK:
+            return f"counts its days from day {body['day']} on, by its owner's word."
         case _ if kind == LOST:
             return "lost the record that stood here."
     return _ledger(kind, body)
@@ -105,8 +129,13 @@ def _exchange(body: Mapping[str, Any]) -> str:
         )
         gave += f", masked, with {inside} inside the sum"
     kept = ", ".join(f"{part['kind']} {part['name']!r} ({part['policy']})" for part in stayed)
-    sentence = f"gave {body['asker']} {gave or 'nothing'}{_purpose(body)}"
+    sentence = f"gave {_named(body['asker'])} {gave or 'nothing'}{_purpose(body)}"
     return sentence + (f"; withheld {kept}." if kept else ".")
+
+
+def _named(asker: str) -> str:
+    """An asker as it is; quoted where it is not one word, so that it adds no words of ours."""
+    return asker if _WORD.fullmatch(asker) else repr(plain(asker))
 
 
 def _purpose(body: Mapping[str, Any]) -> str:
@@ -155,7 +184,7 @@ def _worth(part: Mapping[str, Any]) -> str:
 
 
 def _claim(unit: str) -> str:
-    return "no privacy claim" if unit == "none" else f"private by {unit}"
+    return "no record-level claim" if unit == NO_CLAIM else f"private by {unit}"
 
 
 def _size(size_bytes: int) -> str:

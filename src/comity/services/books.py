@@ -14,7 +14,13 @@ from typing import Final
 from comity.core.chain.canonical import decode
 from comity.core.chain.record import Head, Record, head_after, verified
 from comity.core.privacy.ledger import LedgerEvent, LedgerState, ledger_event
-from comity.errors import ConfigError, Malformed, Verification, VersionMismatch
+from comity.errors import (
+    ConfigError,
+    Malformed,
+    UnavailableError,
+    Verification,
+    VersionMismatch,
+)
 from comity.ids import ExchangeId
 
 SCHEMA_VERSION: Final = 1
@@ -22,7 +28,10 @@ EXCHANGE: Final = "exchange"
 POLICY: Final = "policy"
 LOST: Final = "journal.lost"
 RESTORED: Final = "journal.restored"
-_KINDS: Final = frozenset({EXCHANGE, POLICY, LOST, RESTORED})
+CLOCK: Final = "journal.clock"
+MAX_DAYS_AHEAD: Final = 366
+"""How far a clock may run ahead of the last recorded day without its owner's word."""
+_KINDS: Final = frozenset({EXCHANGE, POLICY, LOST, RESTORED, CLOCK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,9 @@ class Books:
             self.policy, self.site = _text(body, "digest"), _text(body, "site")
         elif record.kind == RESTORED:
             self.restored_at = record.sequence
+        elif record.kind == CLOCK:
+            # What was counted stays counted: setting a clock back opens no new day.
+            self.day = _number(body, "day")
         self.kept = max(self.kept, _number(body, "kept"))
         self.head = head_after(record)
 
@@ -143,9 +155,19 @@ class Books:
     def day_at(self, wall_s: float) -> int:
         """The day that counts now: days since 1970-01-01 UTC, never before the last one recorded.
 
-        A clock that is set back opens no new day.
+        A clock that is set back opens no new day. One that jumps far ahead would close every day
+        until then, so it needs its owner's word.
+
+        Raises:
+            UnavailableError: The clock is more than `MAX_DAYS_AHEAD` days ahead of the last day.
         """
-        return max(self.day, int(wall_s // 86_400))
+        today = int(wall_s // 86_400)
+        if self.day and today > self.day + MAX_DAYS_AHEAD:
+            raise UnavailableError(
+                f"the clock is {today - self.day} days ahead of the last release on record",
+                hint="set the clock right; if it is right, record that with: comity journal clock",
+            )
+        return max(self.day, today)
 
     def _take_exchange(self, sequence: int, body: Mapping[str, object]) -> None:
         exchange = ExchangeId(_text(body, "exchange"))

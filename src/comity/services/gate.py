@@ -21,24 +21,41 @@ from comity.core.policy.decide import policy_record, protections_off
 from comity.core.policy.rule import SitePolicy
 from comity.core.privacy.event import Plan
 from comity.core.privacy.ledger import Freed
-from comity.errors import Malformed, PolicyRefused, Replay
-from comity.events import EventSink, ExchangeCommitted, PlanReserved, ignore
+from comity.errors import (
+    ComityError,
+    DataError,
+    Malformed,
+    PolicyRefused,
+    RefusedError,
+    Replay,
+    WrongStage,
+)
+from comity.events import EventSink, ExchangeCommitted, JournalStarted, PlanReserved, ignore
 from comity.ids import DatasetName, ReservationId
 from comity.ports import Exchange, SignedHead
 from comity.release import Released, Withheld, claim_seal
 from comity.services.books import EXCHANGE, POLICY, Answered, SumMark, parts_of, record_body
 from comity.services.custody import Custody, Note
 from comity.services.door import Door, GateLimits, GateParts, Mask, SiteIdentity
-from comity.services.ledger import Admission, BudgetState, budget_of, budget_state, reserved
+from comity.services.ledger import (
+    Admission,
+    BudgetState,
+    budget_of,
+    budget_state,
+    budget_story,
+    reserved,
+)
 from comity.services.parts import (
     SUMMED_KINDS,
     Part,
     Weighed,
+    check_summable,
+    refused,
     request_tag,
     weigh,
     within_quotas,
 )
-from comity.services.spend import Spender
+from comity.services.spend import Spender, Spending
 
 __all__ = [
     "BudgetState",
@@ -55,6 +72,8 @@ __all__ = [
 _SEAL: Final = claim_seal(__name__)
 _TAG_KEY: Final = b"comity/request-tag/v1"
 _SALT_BYTES: Final = 16
+_RECORDED: Final = (DataError, RefusedError, Malformed, WrongStage)
+"""Refusals of a reply that are records themselves."""
 
 
 class Gate:
@@ -100,7 +119,10 @@ class Gate:
             replay_window=self._limits.replay_window,
         )
         self._spender = Spender(policy, Admission(parts.accountant, parts.rng))
+        fresh = not self._custody.books.head.sequence and not self._custody.behind
         self._record_policy()
+        if fresh and policy.budgets:
+            events(JournalStarted(identity.site, tuple(sorted(policy.budgets))))
 
     def release(
         self, exchange: Exchange, parts: Sequence[Part], *, note: str = ""
@@ -108,7 +130,8 @@ class Gate:
         """Decides on each part, spends, protects, records, and returns what may leave.
 
         All parts of an exchange are one transaction. The same exchange with the same content again
-        gives the same answer and costs nothing.
+        gives the same answer and costs nothing. A reply that is refused as a whole is recorded,
+        and what a trusted trainer says it cost is spent, before the error is raised.
 
         Args:
             exchange: What is asked, by whom.
@@ -119,8 +142,9 @@ class Gate:
             For each part, in order, a `Released` or a `Withheld`.
 
         Raises:
-            DataError: A number is NaN or infinite, or a value has no encoding.
-            Malformed: A name or id of the exchange is too long.
+            DataError: A number is NaN or infinite, a value has no encoding, or arrays or names are
+                not those that may leave.
+            Malformed: A name or id of the exchange is too long; or a part's own fault.
             PolicyRefused: The reply is too large, or it claims what the policy does not allow.
             BudgetExhausted: More ran than was reserved.
             JournalBehind: The journal is behind its head.
@@ -129,13 +153,8 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_size(exchange, parts)
-            weighed = weigh(self._policy, exchange, parts)
-            request = request_tag(self._tag_key, exchange, weighed)
-            answered = self._custody.books.answered(exchange.exchange)
-            if answered is not None:
-                return self._again(exchange, weighed, request, answered)
-            return self._release_new(exchange, weighed, request, note)
+            self._check_names(exchange)
+            return self._decided(exchange, parts, note)
 
     def release_sum(
         self, exchange: Exchange, parts: Sequence[Part], mask: Mask
@@ -143,7 +162,7 @@ class Gate:
         """Decides, spends and protects as `release` does; then arrays and metrics leave masked.
 
         Everything is one transaction: what was spent stands in the journal before the masked
-        message leaves, and is never freed after it.
+        message leaves, and is never freed after it. A refusal is recorded and spent likewise.
 
         Args:
             exchange: What is asked, by whom.
@@ -163,19 +182,8 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_size(exchange, parts)
-            self._check_sums(exchange)
-            weighed = weigh(self._policy, exchange, parts, in_sum=True)
-            if not any(item.summed for item in weighed):
-                policies = ", ".join(item.decision.policy for item in weighed) or "an empty reply"
-                raise PolicyRefused(
-                    f"nothing of this reply may be summed: {policies}",
-                    hint="a site's owner may let arrays or metrics leave in a secure sum",
-                )
-            request = request_tag(self._tag_key, exchange, weighed)
-            if self._custody.books.answered(exchange.exchange) is not None:
-                raise Replay(f"exchange {exchange.exchange} was answered before")
-            outcomes = self._release_new(exchange, weighed, request, "", mask)
+            self._check_names(exchange)
+            outcomes = self._decided(exchange, parts, "", mask)
             stayed = (item for item in outcomes[:-1] if isinstance(item, Withheld))
             return cast("Released[Any]", outcomes[-1]), tuple(stayed)
 
@@ -248,6 +256,16 @@ class Gate:
                 state.account(dataset), budget, self._ports.accountant, closed=state.closed
             )
 
+    def ledger(self, dataset: DatasetName) -> tuple[str, ...]:
+        """A data set's account in sentences: what was reserved, what ran, what is left.
+
+        Raises:
+            PolicyRefused: The data set has no budget.
+        """
+        with self._lock:
+            account = self._custody.books.ledger.account(dataset)
+            return budget_story(account, self.budget(dataset))
+
     def head(self) -> SignedHead:
         """The journal's head, signed; it travels with every reply."""
         with self._lock:
@@ -279,20 +297,52 @@ class Gate:
             self._record_policy()
             return self._custody.head()
 
-    def _release_new(
-        self,
-        exchange: Exchange,
-        weighed: Sequence[Weighed],
-        request: str,
-        note: str,
-        mask: Mask | None = None,
+    def _decided(
+        self, exchange: Exchange, parts: Sequence[Part], note: str, mask: Mask | None = None
     ) -> tuple[Released[Any] | Withheld, ...]:
+        try:
+            return self._decide(exchange, parts, note, mask)
+        except _RECORDED as error:
+            self._refuse(exchange, parts, error)
+            raise
+
+    def _decide(
+        self, exchange: Exchange, parts: Sequence[Part], note: str, mask: Mask | None
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        self._check_count(parts)
+        weighed = weigh(self._policy, exchange, parts, in_sum=mask is not None)
+        if mask is not None:
+            self._check_sums(exchange)
+            check_summable(weighed)
+        request = request_tag(self._tag_key, exchange, weighed)
+        answered = self._custody.books.answered(exchange.exchange)
+        if answered is not None and mask is not None:
+            raise Replay(f"exchange {exchange.exchange} was answered before")
+        if answered is not None:
+            return self._again(exchange, weighed, request, answered)
         books = self._custody.books
         day = books.day_at(self._ports.clock.wall_s())
         quoted = within_quotas(self._policy, exchange, weighed, books, day)
         spent = self._spender.spend(exchange, quoted, books.ledger)
-        given = _masked(self._policy, exchange, spent.weighed, mask)
+        if mask is not None:
+            spent = replace(spent, weighed=_masked(self._policy, exchange, spent.weighed, mask))
         kept = self._note(note) if note else None
+        return self._commit(exchange, spent, (request, day), kept)
+
+    def _refuse(self, exchange: Exchange, parts: Sequence[Part], error: ComityError) -> None:
+        """Records a refusal, and spends what led to it: an asker may learn from either."""
+        books = self._custody.books
+        if books.answered(exchange.exchange) is not None:
+            return
+        stayed = refused(parts[: self._limits.max_parts], error)
+        spent = self._spender.spend_refused(exchange, stayed, books.ledger)
+        request = request_tag(self._tag_key, exchange, stayed)
+        self._commit(exchange, spent, (request, books.day_at(self._ports.clock.wall_s())), None)
+
+    def _commit(
+        self, exchange: Exchange, spent: Spending, taken: tuple[str, int], kept: Note | None
+    ) -> tuple[Released[Any] | Withheld, ...]:
+        request, day = taken
         record: Mapping[str, object] = {
             "exchange": exchange.exchange,
             "asker": exchange.asker,
@@ -303,14 +353,14 @@ class Gate:
             "day": day,
             "request": request,
             "note": kept.digest if kept else "",
-            "parts": [item.record(exchange) for item in given],
+            "parts": [item.record(exchange) for item in spent.weighed],
         }
         head = self._custody.commit(
             spent.events, [(EXCHANGE, record)], notes=[kept] if kept else []
         )
-        outcomes = tuple(_outcome(item, head.sequence) for item in given if not item.summed)
+        outcomes = tuple(_outcome(item, head.sequence) for item in spent.weighed if not item.summed)
         self._last = (request, outcomes)
-        self._tell(exchange, given, head.sequence)
+        self._tell(exchange, spent.weighed, head.sequence)
         return outcomes
 
     def _again(
@@ -338,16 +388,12 @@ class Gate:
                 )
         return tuple(outcomes)
 
-    def _check_size(self, exchange: Exchange, parts: Sequence[Part]) -> None:
+    def _check_names(self, exchange: Exchange) -> None:
         for name in ("exchange", "asker", "message_type", "run", "dataset"):
             if len(getattr(exchange, name)) > self._limits.max_name_chars:
                 raise Malformed(
                     f"{name} of an exchange is longer than {self._limits.max_name_chars} characters"
                 )
-        if len(parts) > self._limits.max_parts:
-            raise PolicyRefused(
-                f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"
-            )
 
     def _check_sums(self, exchange: Exchange) -> None:
         terms, books = self._policy.train.sums, self._custody.books
@@ -355,6 +401,12 @@ class Gate:
             raise PolicyRefused(f"run {exchange.run} had its {terms.sums_per_run} sums here")
         if books.sums(books.day_at(self._ports.clock.wall_s())) >= terms.sums_per_day:
             raise PolicyRefused(f"this site had its {terms.sums_per_day} sums of the day")
+
+    def _check_count(self, parts: Sequence[Part]) -> None:
+        if len(parts) > self._limits.max_parts:
+            raise PolicyRefused(
+                f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"
+            )
 
     def _note(self, text: str) -> Note:
         raw = text.encode()
@@ -409,6 +461,9 @@ class UnsafeSimulationGate:
     ) -> tuple[Released[Any], tuple[Withheld, ...]]:
         """Masks all arrays and metrics; all else stays, as one number a site is what a sum is."""
         del exchange
+        for part in parts:
+            if part.fault is not None:
+                raise part.fault
         message = mask([part for part in parts if part.kind in SUMMED_KINDS])
         return Released(message.value, 0, seal=_SEAL), ()
 
@@ -419,12 +474,10 @@ class UnsafeSimulationGate:
 
 
 def _masked(
-    policy: SitePolicy, exchange: Exchange, weighed: Sequence[Weighed], mask: Mask | None
-) -> Sequence[Weighed]:
-    if mask is None:
-        return weighed
+    policy: SitePolicy, exchange: Exchange, weighed: Sequence[Weighed], mask: Mask
+) -> tuple[Weighed, ...]:
     protected = [replace(item.part, value=item.value) for item in weighed if item.summed]
-    return [*weighed, *weigh(policy, exchange, [mask(protected)])]
+    return (*weighed, *weigh(policy, exchange, [mask(protected)]))
 
 
 def _outcome(item: Weighed, sequence: int) -> Released[Any] | Withheld:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from comity.core.retrieval.chunk import ChunkSettings, chunk
 from comity.errors import DataError
 from comity.events import DocumentsIngested, EventSink, ignore
 from comity.ids import CollectionName, DocumentId, PassageId, SiteName
 from comity.ports import Clock, Document, Feed, Passage, PassageStore
-from comity.services.markup import text_of
+from comity.services.markup import is_read, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class IngestReport:
         unchanged: Documents that were there before.
         passages: Passages that were written.
         refused: Documents that were not taken in.
+        skipped: Files of a kind that is not read, such as pictures.
     """
 
     added: int
@@ -62,6 +64,17 @@ class IngestReport:
     unchanged: int
     passages: int
     refused: tuple[Refused, ...]
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one ingestion found so far."""
+
+    before: dict[DocumentId, bytes]
+    seen: set[DocumentId] = field(default_factory=set)
+    refused: list[Refused] = field(default_factory=list)
+    skipped: int = 0
 
 
 class Ingest:
@@ -99,12 +112,11 @@ class Ingest:
         """
         began = self._clock.monotonic_s()
         before = dict(self._store.digests(name))
-        refused: list[Refused] = []
-        seen: set[DocumentId] = set()
+        tally = _Tally(before)
         added = replaced = passages = 0
         batch: list[Document] = []
         waiting = 0
-        for document, characters in self._changed(name, feed, before, seen, refused):
+        for document, characters in self._changed(name, feed, tally):
             added += document.document not in before
             replaced += document.document in before
             passages += len(document.passages)
@@ -113,10 +125,18 @@ class Ingest:
             if waiting >= self._settings.batch_characters:
                 self._store.write(batch)
                 batch, waiting = [], 0
-        gone = sorted(before.keys() - seen)
+        gone = sorted(before.keys() - tally.seen)
         self._store.write(batch, gone)
-        unchanged = len(seen) - added - replaced
-        report = IngestReport(added, replaced, len(gone), unchanged, passages, tuple(refused))
+        unchanged = len(tally.seen) - added - replaced
+        report = IngestReport(
+            added,
+            replaced,
+            len(gone),
+            unchanged,
+            passages,
+            tuple(tally.refused),
+            tally.skipped,
+        )
         self._events(
             DocumentsIngested(
                 site=self._site,
@@ -131,14 +151,9 @@ class Ingest:
         return report
 
     def _changed(
-        self,
-        name: CollectionName,
-        feed: Feed,
-        before: dict[DocumentId, bytes],
-        seen: set[DocumentId],
-        refused: list[Refused],
+        self, name: CollectionName, feed: Feed, tally: _Tally
     ) -> Iterator[tuple[Document, int]]:
-        """Documents whose digest is new, with their length; fills `seen` and `refused`."""
+        """Documents whose digest is new, with their length; fills `tally`."""
         for number, item in enumerate(feed.items()):
             if number >= self._settings.max_documents:
                 raise DataError(
@@ -146,15 +161,22 @@ class Ingest:
                     hint="split the collection, or raise the limit",
                 )
             document = DocumentId(f"{name}/{item.name}")
+            suffixed = "." in PurePosixPath(item.name).name
+            if suffixed and not is_read(item.name):
+                tally.skipped += 1
+                continue
             try:
                 content = item.read()
+                if not suffixed:  # only now it is known to be a file, and no link to a folder
+                    tally.skipped += 1
+                    continue
                 digest = self._digest(content)
-                if before.get(document) != digest:
+                if tally.before.get(document) != digest:
                     yield self._document(document, name, digest, content)
             except DataError as error:
-                refused.append(Refused(document, error.message, error.hint))
+                tally.refused.append(Refused(document, error.message, error.hint))
                 continue
-            seen.add(document)
+            tally.seen.add(document)
 
     def _document(
         self, document: DocumentId, collection: CollectionName, digest: bytes, content: bytes

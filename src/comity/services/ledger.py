@@ -26,7 +26,7 @@ from decimal import Decimal
 from typing import Final
 
 from comity.core.policy.rule import Budget, SitePolicy
-from comity.core.privacy.event import Mechanism, Plan, PrivacyEvent, Spend
+from comity.core.privacy.event import Mechanism, Plan, PrivacyEvent, Sampling, Spend
 from comity.core.privacy.ledger import Account, LedgerState, Reserved
 from comity.core.privacy.plan import largest_that_fits
 from comity.errors import BudgetExhausted, PolicyRefused
@@ -60,8 +60,10 @@ class BudgetState:
         delta: The owner's bound.
         epsilon_plan: Of everything reserved, spent or not, as a plan (PLD).
         epsilon_spent: Of what ran (PLD).
-        epsilon_enforced: Of everything reserved, by the filter that admits later plans.
-        epsilon_remaining: `epsilon_total` less `epsilon_plan`, at least 0.
+        epsilon_enforced: What admission compares with `epsilon_total`: `epsilon_plan` before the
+            first output, from then on the filter's, which is larger.
+        epsilon_remaining: `epsilon_total` less `epsilon_enforced`, at least 0: where it is 0, the
+            data set is closed to further plans.
         opened: Something of the data set left, so later plans enter by the filter only.
         closed: Records were lost, so all of it counts as spent.
     """
@@ -77,6 +79,29 @@ class BudgetState:
     opened: bool
     closed: bool
 
+    @property
+    def state(self) -> str:
+        """How it stands, in words."""
+        if self.closed:
+            return "closed: records were lost, so all of it counts as spent"
+        if not self.epsilon_remaining:
+            return "closed to further plans"
+        return "open to further plans, by the filter" if self.opened else "open to plans"
+
+    @property
+    def told(self) -> str:
+        """Why a plan may be refused although less than the total was spent; empty where not."""
+        if self.closed or not self.opened:
+            return ""
+        rest = f"{self.epsilon_remaining:.3f} of it remain"
+        if not self.epsilon_remaining:
+            rest = "nothing of it remains, so it is closed to further plans"
+        return (
+            "a plan made after results left may have been chosen because of them, so it is "
+            f"counted more strictly, by a filter over all that was reserved: "
+            f"{self.epsilon_enforced:.3f} of {self.epsilon_total:g}; {rest}"
+        )
+
 
 def budget_state(
     account: Account, budget: Budget, accountant: Accountant, *, closed: bool
@@ -84,9 +109,14 @@ def budget_state(
     """Figures of one account under its owner's budget."""
     plan = _epsilon(accountant, account.reserved, budget)
     spent = _epsilon(accountant, account.spent, budget)
-    enforced = _filter_epsilon(accountant, account.reserved, budget)
+    enforced = plan
+    if account.opening is not None:
+        order = filter_order(account, budget)
+        enforced = _filter_epsilon_ever(
+            accountant, (account.opening, account.reserved), budget, order
+        )
     if closed:
-        plan, spent = max(plan, budget.epsilon), max(spent, budget.epsilon)
+        plan, spent, enforced = (max(one, budget.epsilon) for one in (plan, spent, enforced))
     return BudgetState(
         dataset=account.dataset,
         unit=budget.unit.value,
@@ -95,7 +125,7 @@ def budget_state(
         epsilon_plan=plan,
         epsilon_spent=spent,
         epsilon_enforced=enforced,
-        epsilon_remaining=max(0.0, budget.epsilon - plan),
+        epsilon_remaining=max(0.0, budget.epsilon - enforced),
         opened=account.opening is not None,
         closed=closed,
     )
@@ -118,7 +148,7 @@ def reserved(
         plan=plan,
         epsilon=repr(budget.epsilon),
         delta=repr(budget.delta),
-        filter_order=repr(budget.filter_order),
+        filter_order=repr(filter_order(state.account(dataset), budget)),
         basis=admit(state.account(dataset), budget, plan, ports.accountant),
         accountant=ports.accountant.version(),
     )
@@ -134,15 +164,13 @@ def admit(account: Account, budget: Budget, plan: Plan, accountant: Accountant) 
     """
     _check_kind(account, budget, plan)
     basis = PLAN_BASIS if account.opening is None else FILTER_BASIS
+    order = filter_order(account, budget)
 
     def epsilon(candidate: Plan) -> float:
         held = account.reserved + candidate
         if account.opening is None:
             return _epsilon(accountant, held, budget)
-        return max(
-            _filter_epsilon(accountant, held, budget),
-            _filter_epsilon(accountant, account.opening, budget),
-        )
+        return _filter_epsilon_ever(accountant, (account.opening, held), budget, order)
 
     needed = epsilon(plan)
     if needed <= budget.epsilon:
@@ -155,6 +183,37 @@ def admit(account: Account, budget: Budget, plan: Plan, accountant: Accountant) 
         f"reserved {figures.epsilon_plan:.3f}, remaining {figures.epsilon_remaining:.3f}",
         hint=_what_fits(plan, lambda candidate: epsilon(candidate) <= budget.epsilon),
     )
+
+
+def budget_story(account: Account, found: BudgetState) -> tuple[str, ...]:
+    """An account in sentences: each plan that was accepted, what ran, and what is left."""
+    lines = []
+    for held in account.reservations.values():
+        ran, of = (sum(spend.count for spend in plan.spends) for plan in (held.spent, held.plan))
+        what = "given back unused" if held.freed else f"{ran} of {of} ran"
+        lines.append(f"Reserved: {plan_in_words(held.plan)}; {what}.")
+    lines.append(
+        f"Spent: epsilon {found.epsilon_spent:.3f} of {found.epsilon_total:g}, at delta "
+        f"{found.delta:g}, for one {found.unit}; {found.state}."
+    )
+    return (*lines, f"Note: {found.told}.") if found.told else tuple(lines)
+
+
+def plan_in_words(plan: Plan) -> str:
+    """A plan as a person reads it."""
+    return " and ".join(_spend_in_words(spend) for spend in plan.spends)
+
+
+def _spend_in_words(spend: Spend) -> str:
+    event = spend.event
+    steps = f"{spend.count} step" + ("" if spend.count == 1 else "s")
+    drawn = (
+        ""
+        if event.sampling is Sampling.NONE
+        else f", each on a {event.sampling.value.replace('_', ' ')} sample of "
+        f"{float(event.sampling_rate):.0%} of the records"
+    )
+    return f"{steps} of {event.mechanism.value.replace('_', ' ')} noise {event.parameter}{drawn}"
 
 
 def budget_of(policy: SitePolicy, dataset: DatasetName) -> Budget:
@@ -202,7 +261,7 @@ def _check_kind(account: Account, budget: Budget, plan: Plan) -> None:
             f"data set {account.dataset}: plans of different adjacency do not add up",
             hint=f"use one of {', '.join(sorted(adjacencies))} for all of them",
         )
-    order = repr(budget.filter_order)
+    order = repr(filter_order(account, budget))
     if account.opening is not None and account.filter_order not in {"", order}:
         raise PolicyRefused(
             f"data set {account.dataset}: filter_order is {order}, yet it was fixed at "
@@ -215,10 +274,27 @@ def _epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
     return accountant.epsilon(plan, budget.delta) if plan.spends else 0.0
 
 
-def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget) -> float:
+def _filter_epsilon_ever(
+    accountant: Accountant, plans: tuple[Plan, Plan], budget: Budget, order: float
+) -> float:
+    """By the filter: of what was held at the first output, and of what is held."""
+    return max(_filter_epsilon(accountant, plan, budget, order) for plan in plans)
+
+
+def filter_order(account: Account, budget: Budget) -> float:
+    """The order of a data set's filter.
+
+    The owner's, where one is set; else the one that was fixed before the first output; else the
+    usual one for the budget.
+    """
+    fixed = account.opening is not None and account.filter_order
+    return float(fixed) if fixed and budget.filter_order is None else budget.order
+
+
+def _filter_epsilon(accountant: Accountant, plan: Plan, budget: Budget, order: float) -> float:
     if not plan.spends:
         return 0.0
-    return accountant.filter_epsilon(plan, budget.delta, budget.filter_order)
+    return accountant.filter_epsilon(plan, budget.delta, order)
 
 
 def _what_fits(plan: Plan, fits: Callable[[Plan], bool]) -> str:

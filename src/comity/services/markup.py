@@ -16,14 +16,28 @@ from comity.errors import DataError
 TEXT_SUFFIXES: Final = frozenset({".md", ".markdown", ".txt", ".text"})
 HTML_SUFFIXES: Final = frozenset({".html", ".htm"})
 
-_UNSEEN: Final = frozenset({"script", "style", "template", "noscript", "svg", "iframe", "object"})
+_UNSEEN: Final = frozenset({"script", "style", "template", "noscript", "svg", "iframe"})
+_VOID: Final = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track"}
+    | {"wbr", "param"}
+)
+_OPEN_ENDED: Final = frozenset({"p", "li", "dt", "dd", "td", "th", "tr", "option"})
+"""Elements whose end tag may be left out: the next one, or the end of their parent, ends them."""
+_HIDDEN_STYLE: Final = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+MAX_TAG: Final = 8_192
+"""Characters of a tag; what begins like one and goes on for longer is text."""
 _BLOCKS: Final = frozenset(
     {"address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer"}
     | {"form", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "tr", "ul"}
 )
 _HEADINGS: Final = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _SPACE: Final = re.compile(r"\s+")
-_BLANK: Final = re.compile(r"[^\S\n]*\n(?:[^\S\n]*\n)+[^\S\n]*")
+_BLANK: Final = re.compile(r"(?<![^\S\n])[^\S\n]*\n(?:[^\S\n]*\n)+[^\S\n]*")
+
+
+def is_read(name: str) -> bool:
+    """Whether a document of this name is of a kind that is read."""
+    return PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES | HTML_SUFFIXES
 
 
 def text_of(name: str, content: bytes, *, max_line_bytes: int) -> tuple[str, str]:
@@ -40,7 +54,7 @@ def text_of(name: str, content: bytes, *, max_line_bytes: int) -> tuple[str, str
     """
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
-    if suffix not in TEXT_SUFFIXES | HTML_SUFFIXES:
+    if not is_read(name):
         known = ", ".join(sorted(TEXT_SUFFIXES | HTML_SUFFIXES))
         raise DataError(f"{name} is not a kind of document that is read", hint=f"read are {known}")
     text = _decoded(name, content)
@@ -53,7 +67,7 @@ def text_of(name: str, content: bytes, *, max_line_bytes: int) -> tuple[str, str
     title = ""
     if suffix in HTML_SUFFIXES:
         page = _Page()
-        page.feed(text)
+        page.feed(_bounded(text))
         page.close()
         title, text = page.title, page.text
     return title or first_heading(text) or path.stem.replace("-", " ").replace("_", " "), text
@@ -74,6 +88,36 @@ def _decoded(name: str, content: bytes) -> str:
         ) from error
 
 
+def _bounded(text: str) -> str:
+    """HTML in which each ``<`` that the parser would search far for the end of is text.
+
+    The parser looks for the end of a tag again from each ``<``; without this a file of tags that
+    never end takes time by the square of its length.
+    """
+    pieces, start = [], 0
+    closing = -1
+    comments_end = text.rfind("-->")
+    for match in _OPENING.finditer(text):
+        at = match.start()
+        if at < start:
+            continue
+        if match[0] == "<!--" and at + 4 <= comments_end:
+            pieces.append(text[start:at])
+            start = text.index("-->", at + 4) + 3
+            continue
+        if closing <= at:
+            closing = text.find(">", at)
+            closing = len(text) + MAX_TAG if closing < 0 else closing
+        if match[0] != "<" or closing - at > MAX_TAG:
+            pieces.append(text[start:at] + "&lt;")
+            start = at + 1
+    pieces.append(text[start:])
+    return "".join(pieces)
+
+
+_OPENING: Final = re.compile(r"<!--|<!\[|<")
+
+
 class _Page(HTMLParser):
     """Collects the text that a reader sees, paragraph by paragraph."""
 
@@ -81,7 +125,7 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._pieces: list[str] = []
         self._title: list[str] = []
-        self._unseen = 0
+        self._unseen: list[str] = []
         self._in_title = False
 
     @property
@@ -95,11 +139,14 @@ class _Page(HTMLParser):
         return _BLANK.sub("\n\n", "".join(self._pieces)).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        del attrs
-        self._in_title = self._in_title or tag == "title"
-        if tag in _UNSEEN:
-            self._unseen += 1
-        elif tag in _HEADINGS:
+        if self._unseen and tag in _OPEN_ENDED and tag == self._unseen[-1]:
+            self._unseen.pop()
+        if self._unseen or tag in _UNSEEN or _hidden(attrs):
+            if tag not in _VOID and (not self._unseen or tag == self._unseen[-1] or tag in _UNSEEN):
+                self._unseen.append(tag)
+            return
+        self._in_title = tag == "title" and not self._title
+        if tag in _HEADINGS:
             self._pieces.append("\n\n" + "#" * int(tag[1]) + " ")
         elif tag in _BLOCKS:
             self._pieces.append("\n\n")
@@ -111,8 +158,10 @@ class _Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
-        elif tag in _UNSEEN:
-            self._unseen = max(0, self._unseen - 1)
+        elif self._unseen:
+            implied = self._unseen[-1] in _OPEN_ENDED and tag in _BLOCKS
+            if implied or tag == self._unseen[-1]:
+                self._unseen.pop()
         elif tag in _BLOCKS or tag in _HEADINGS:
             self._pieces.append("\n\n")
 
@@ -121,3 +170,10 @@ class _Page(HTMLParser):
             self._title.append(data)
         elif not self._unseen:
             self._pieces.append(_SPACE.sub(" ", data))
+
+
+def _hidden(attrs: list[tuple[str, str | None]]) -> bool:
+    return any(
+        name == "hidden" or (name == "style" and _HIDDEN_STYLE.search(value or ""))
+        for name, value in attrs
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from comity.core.chain.canonical import encode
@@ -24,11 +24,18 @@ from comity.core.policy.decide import (
 from comity.core.policy.rule import CollectionPolicy, PartKind, SitePolicy
 from comity.core.privacy.event import Plan, Spend
 from comity.core.privacy.ledger import plan_record
-from comity.errors import PolicyRefused
+from comity.errors import ComityError, PolicyRefused
 from comity.ids import AppDigest, CollectionName, ReservationId
 from comity.ports import Arrays, Exchange
 from comity.services.books import Books
-from comity.services.protect import checked_finite, checked_like, only_class_name, shortened
+from comity.services.protect import (
+    checked_finite,
+    checked_like,
+    checked_name,
+    count_metrics,
+    only_class_name,
+    shortened,
+)
 
 NO_CLAIM: Final = "none"
 SUMMED_KINDS: Final = frozenset({PartKind.ARRAYS, PartKind.METRICS})
@@ -83,6 +90,8 @@ class Part:
         trainer: Digest of the trainer that ran; None where it is not known.
         collection: The collection of scores, counts and passages; the exchange's own by default.
         place: For a message of a secure sum: where it stands.
+        fault: Why the part cannot be read; where it could leave, or where the part is an error,
+            the whole reply is refused for it.
     """
 
     kind: PartKind
@@ -94,6 +103,7 @@ class Part:
     trainer: AppDigest | None = None
     collection: str = ""
     place: SumPlace | None = None
+    fault: ComityError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,7 @@ class Weighed:
         content: Digest and size of `value`; empty where it stays.
         claim: The privacy claim that stands for it: ``none`` or the unit it protects.
         summed: It leaves only inside a secure sum, as part of a masked upload.
+        trusted: Whether a trainer made it that the site's policy trusts.
     """
 
     part: Part
@@ -115,6 +126,7 @@ class Weighed:
     content: Content = _NOTHING
     claim: str = NO_CLAIM
     summed: bool = False
+    trusted: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -137,6 +149,7 @@ class Weighed:
             "size_bytes": self.content.size_bytes,
             "digest": self.content.digest,
             "claim": self.claim,
+            "trusted": self.trusted,
         }
 
 
@@ -146,11 +159,19 @@ def weigh(
     """Decides on each part and checks those that may leave; `in_sum` inside a secure sum.
 
     Raises:
-        DataError: A number is NaN or infinite, a value has no encoding, or arrays differ from those
-            that the round started from.
-        PolicyRefused: Together they are larger than the policy allows.
+        DataError: A number is NaN or infinite, a value has no encoding, arrays differ from those
+            that the round started from, or a name may not leave.
+        PolicyRefused: Together they are larger, or more metrics, than the policy allows.
+        ComityError: A part's own fault.
     """
     weighed = [_weigh_one(policy, exchange, part, in_sum=in_sum) for part in parts]
+    metrics = [item for item in weighed if item.leaves and item.part.kind is PartKind.METRICS]
+    count = sum(count_metrics(item.value) for item in metrics)
+    if count > policy.train.max_metrics:
+        raise PolicyRefused(
+            f"a reply of {count} metrics; at most {policy.train.max_metrics} may leave",
+            hint="report fewer, or raise train.max-metrics in the site file",
+        )
     size_bytes = sum(item.content.size_bytes for item in weighed)
     if size_bytes > policy.train.max_reply_bytes:
         raise PolicyRefused(
@@ -158,6 +179,32 @@ def weigh(
             hint="send less, or raise train.max_reply_bytes in the site file",
         )
     return weighed
+
+
+def refused(parts: Sequence[Part], error: ComityError) -> list[Weighed]:
+    """The parts of a reply that is refused as a whole: all stay, for the error's reason."""
+    decision = Decision(allowed=False, policy=f"refused: {error.code}", reason=error.public)
+    return [
+        Weighed(
+            replace(part, name=part.name[:_MAX_NAME], collection=part.collection[:_MAX_NAME]),
+            decision,
+        )
+        for part in parts
+    ]
+
+
+def check_summable(weighed: Sequence[Weighed]) -> None:
+    """Checks that something of a reply may be summed.
+
+    Raises:
+        PolicyRefused: Nothing may; names the rules.
+    """
+    if not any(item.summed for item in weighed):
+        policies = ", ".join(item.decision.policy for item in weighed) or "an empty reply"
+        raise PolicyRefused(
+            f"nothing of this reply may be summed: {policies}",
+            hint="a site's owner may let arrays or metrics leave in a secure sum",
+        )
 
 
 def within_quotas(
@@ -218,26 +265,43 @@ def passages_in(part: Part) -> int:
     return len(part.value) if isinstance(part.value, list | tuple) else 1
 
 
-def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part, *, in_sum: bool) -> Weighed:
-    terms: CollectionPolicy | None = None
+def _decided(policy: SitePolicy, exchange: Exchange, part: Part, *, in_sum: bool) -> Decision:
     if part.kind is PartKind.PROTOCOL and part.place is not None:
-        decision = Decision(allowed=True, policy="train.secure-sums")
-    elif part.kind in COLLECTION_KINDS:
+        return Decision(allowed=True, policy="train.secure-sums")
+    if part.kind in COLLECTION_KINDS:
         name = CollectionName(collection_of(exchange, part))
-        decision = decide_collection(policy, name, exchange.asker, part.kind)
-        terms = policy.collections.get(name, CollectionPolicy(name))
-    else:
-        decision = decide_reply(policy.train, exchange.message_type, part.kind, in_sum=in_sum)
+        return decide_collection(policy, name, exchange.asker, part.kind)
+    return decide_reply(policy.train, exchange.message_type, part.kind, in_sum=in_sum)
+
+
+def _weigh_one(policy: SitePolicy, exchange: Exchange, part: Part, *, in_sum: bool) -> Weighed:
+    decision = _decided(policy, exchange, part, in_sum=in_sum)
+    if part.fault is not None and (decision.allowed or part.kind is PartKind.ERROR):
+        raise part.fault
     if not decision.allowed:
         return Weighed(part, decision)
-    value: object = part.value
-    if part.kind is PartKind.ERROR:
-        value = only_class_name(value)
-    elif part.kind is PartKind.ARRAYS and part.reference is not None:
-        value = checked_like(value, part.reference, part.name)
-    elif part.kind is PartKind.PASSAGE and terms is not None:
-        value = shortened(value, terms)
-    if part.kind is not PartKind.PROTOCOL:
-        checked_finite(value, part.name)
+    value = _checked(policy, exchange, part)
     summed = in_sum and part.kind in SUMMED_KINDS
-    return Weighed(part, decision, value, content_of(value), summed=summed)
+    trusted = part.trainer in policy.train.trusted_trainers
+    return Weighed(part, decision, value, content_of(value), summed=summed, trusted=trusted)
+
+
+def _checked(policy: SitePolicy, exchange: Exchange, part: Part) -> object:
+    """The value of a part that may leave, as far as the gate cuts it."""
+    value: object = part.value
+    match part.kind:
+        case PartKind.PROTOCOL:
+            return value
+        case PartKind.ERROR:
+            value = only_class_name(value)
+        case PartKind.PASSAGE:
+            name = CollectionName(collection_of(exchange, part))
+            value = shortened(value, policy.collections.get(name, CollectionPolicy(name)))
+        case PartKind.ARRAYS | PartKind.METRICS:
+            checked_name(part.name)
+            if part.kind is PartKind.ARRAYS and part.reference is not None:
+                value = checked_like(value, part.reference, part.name)
+        case _:
+            pass
+    checked_finite(value, part.name)
+    return value

@@ -16,6 +16,8 @@ from comity.core.privacy.noise import noisy_arrays
 from comity.errors import DataError, PolicyRefused
 from comity.ports import Arrays, Passage, Rng
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_INTEGERS: Final = 1 << 63
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 
 
@@ -59,6 +61,37 @@ def checked_like(arrays: object, reference: Arrays, name: str) -> Arrays:
                 hint="return arrays of the shape and dtype that came in",
             )
     return arrays
+
+
+def checked_name(name: str) -> None:
+    """Checks a name that the app chose and that leaves beside its figures.
+
+    Raises:
+        DataError: It is empty, longer than 64 characters, or holds other than letters, digits and
+            ``_.-``.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(
+            f"the name {name[:80]!a} may not leave",
+            hint="name records and metrics by 1 to 64 letters, digits and _.-",
+        )
+
+
+def count_metrics(metrics: object) -> int:
+    """Checks the names and whole numbers of metrics; how many there are, at least 1.
+
+    Raises:
+        DataError: A name may not leave, or a whole number has more than 64 bits.
+    """
+    count = 0
+    for name, value in _items(metrics):
+        checked_name(str(name))
+        values = value if isinstance(value, list | tuple) else (value,)
+        count += len(values)
+        for figure in values:
+            if isinstance(figure, int) and not -_INTEGERS <= figure < _INTEGERS:
+                raise DataError(f"{name} is a whole number of more than 64 bits")
+    return max(1, count)
 
 
 def only_class_name(value: object) -> str:

@@ -204,7 +204,7 @@ class SiteSearch:
             digest = hmac.digest(secret, f"{question.asker}\0{hit.passage}".encode(), "sha256")
             opaque = digest[:_OPAQUE_BYTES].hex()
             passages[opaque] = hit.passage
-            found[hit.collection].append(Candidate(opaque, hit.collection, hit.score, hit.coverage))
+            found[hit.collection].append(Candidate(opaque, hit.collection, hit.score))
         return found, passages
 
     def _keep_open(self, question: Question, passages: Mapping[str, PassageId]) -> None:

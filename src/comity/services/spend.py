@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from comity.core.chain.content import content_of
 from comity.core.policy.decide import COLLECTION_KINDS
-from comity.core.policy.rule import PartKind, SiteNoise, SitePolicy, Unit
+from comity.core.policy.rule import PartKind, Rule, SiteNoise, SitePolicy, Unit
 from comity.core.privacy.event import Mechanism, Plan, PrivacyEvent, Spend
 from comity.core.privacy.ledger import (
     EMPTY,
@@ -17,7 +17,7 @@ from comity.core.privacy.ledger import (
     Opened,
     Reserved,
 )
-from comity.errors import PolicyRefused, WrongStage
+from comity.errors import PolicyRefused, ProtocolError, RefusedError
 from comity.ids import DatasetName, ExchangeId, ReservationId
 from comity.ports import Arrays, Exchange
 from comity.services.ledger import Admission, budget_of, check_not_closed, reserved
@@ -73,9 +73,10 @@ class Spender:
         """Protects what leaves and returns the ledger events that must be committed before.
 
         Raises:
-            PolicyRefused: A data set lacks the budget that a claim needs.
+            PolicyRefused: A data set lacks the budget that a claim needs, a claim lacks its
+                reservation or counts another unit, or arrays of a data set with a budget come
+                without a claim.
             BudgetExhausted: The budget does not cover what ran.
-            WrongStage: Private events without a reservation of this data set.
         """
         dataset = DatasetName(exchange.dataset)
         if not any(_of_data(item) for item in weighed):
@@ -89,15 +90,61 @@ class Spender:
         if noise is not None and any(_is_array(item) for item in claimed):
             claims = self._spend_noise(tally, claimed, noise)
             claimed = self._noised(claimed, noise, claims=claims)
+        if any(_is_array(item) and item.claim == NO_CLAIM for item in claimed):
+            self._check_unclaimed(dataset)
         return Spending(tally.events(exchange.exchange), tuple(claimed))
 
-    def _claimed(self, dataset: DatasetName, item: Weighed) -> Weighed:
+    def spend_refused(
+        self, exchange: Exchange, weighed: Sequence[Weighed], state: LedgerState
+    ) -> Spending:
+        """What a refused reply cost all the same: that it was refused is an output, too.
+
+        Nothing where its claim itself is what cannot be credited.
+        """
+        dataset = DatasetName(exchange.dataset)
+        tally = _Tally(dataset, state)
+        try:
+            for item in weighed:
+                if self._states_cost(item):
+                    self._check_unit(dataset, item)
+                    tally.add(_reservation_of(dataset, item, state), Plan.of(item.part.spends))
+            events = tally.events(exchange.exchange) if tally.plans else ()
+            for event in events:
+                state = state.after(event)
+        except (RefusedError, ProtocolError):
+            events = ()
+        return Spending(events, tuple(weighed))
+
+    def _check_unclaimed(self, dataset: DatasetName) -> None:
+        budgets = self.policy.budgets
+        budgeted = dataset in budgets or (not dataset and bool(budgets))
+        if budgeted and self.policy.train.unclaimed is not Rule.PLAIN:
+            raise PolicyRefused(
+                f"data set {dataset or '(none)'} has a privacy budget, and these arrays carry no "
+                "claim on it",
+                hint="train with a trusted trainer or [train.site-noise], or write "
+                'unclaimed = "plain" under [train] in the site file',
+            )
+
+    def _states_cost(self, item: Weighed) -> bool:
         trusted = item.part.trainer in self.policy.train.trusted_trainers
-        if not (_of_data(item) and trusted and item.part.spends):
+        return trusted and bool(item.part.spends) and item.part.kind not in COLLECTION_KINDS
+
+    def _claimed(self, dataset: DatasetName, item: Weighed) -> Weighed:
+        if not (item.leaves and self._states_cost(item)):
             return item
-        budget = budget_of(self.policy, dataset)
-        units = {spend.event.unit for spend in item.part.spends}
-        return replace(item, claim=budget.unit.value) if units == {budget.unit.value} else item
+        return replace(item, claim=self._check_unit(dataset, item))
+
+    def _check_unit(self, dataset: DatasetName, item: Weighed) -> str:
+        unit = budget_of(self.policy, dataset).unit.value
+        stated = {spend.event.unit for spend in item.part.spends}
+        if stated != {unit}:
+            raise PolicyRefused(
+                f"data set {dataset}: its budget protects a {unit}, the trainer's claim a "
+                f"{' and a '.join(sorted(stated))}",
+                hint=f"set budgets.{dataset}.unit, or train with a trainer that protects a {unit}",
+            )
+        return unit
 
     def _spend_noise(self, tally: _Tally, weighed: Sequence[Weighed], noise: SiteNoise) -> bool:
         arrays = [item for item in weighed if _is_array(item)]
@@ -149,7 +196,7 @@ def _with_value(item: Weighed, value: Arrays, *, claim: str) -> Weighed:
 def _reservation_of(dataset: DatasetName, item: Weighed, state: LedgerState) -> ReservationId:
     key = item.part.reservation
     if key is None:
-        raise WrongStage(
+        raise PolicyRefused(
             f"part {item.part.name} ran private events without a reservation",
             hint="reserve the whole plan before the run: Gate.reserve",
         )

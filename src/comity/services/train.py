@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from comity.core.aggregate.mean import weighted_mean
 from comity.core.privacy.event import Plan
-from comity.errors import RefusedError, UnavailableError
+from comity.errors import ComityError
 from comity.ids import DatasetName, ReservationId, SiteName
 from comity.ports import Arrays, Metrics, Rng, Table, Trainer
 
@@ -24,24 +25,30 @@ class Reserver(Protocol):
         """Gives a reservation back of which nothing left."""
 
 
-def reserve_everywhere(
+@contextmanager
+def reserved_everywhere(
     gates: Mapping[SiteName, Reserver], dataset: DatasetName, plan: Plan, *, purpose: str
-) -> dict[SiteName, ReservationId]:
-    """Reserves a run's whole plan at each site before any trains: at all of them, or at none.
+) -> Iterator[Mapping[SiteName, ReservationId]]:
+    """Holds a run's whole plan at each site while it runs: at all of them, or at none.
+
+    A run that fails, or is interrupted, gives its reservations back at each site that nothing of
+    them left; what left stays spent.
 
     Raises:
-        RefusedError: The first site's refusal, after what the others reserved was given back.
-        UnavailableError: Likewise, where a journal cannot be written.
+        RefusedError: The first site's refusal.
+        UnavailableError: A journal cannot be written.
     """
     reserved: dict[SiteName, ReservationId] = {}
     try:
         for site, gate in gates.items():
             reserved[site] = gate.reserve(dataset, plan, purpose=purpose)
-    except (RefusedError, UnavailableError):
+        yield reserved
+    except BaseException:
         for site, reservation in reserved.items():
-            gates[site].free(reservation)
+            # Of what left the gate frees nothing; and the run's own error is the one to tell.
+            with suppress(ComityError):
+                gates[site].free(reservation)
         raise
-    return reserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ Which bound is used where:
 
 - `epsilon`: privacy loss distributions (Doroshenko et al. 2022) on a grid of 1e-4 or coarser,
   rounded up: Poisson batches under ``add_or_remove_one``, unsampled Gaussian and Laplace events
-  under both adjacencies, randomised response (a local mechanism) under ``replace_one``.
+  under both adjacencies, randomised response (a local mechanism) under ``replace_one``. Where
+  Renyi divergence at its best order already gives more than `_HOPELESS`, that bound is the answer:
+  such an epsilon promises nothing, and its distribution takes minutes and gigabytes.
 - `filter_epsilon`: Renyi divergence at the one order given (Mironov et al. 2019 for Poisson), and
   the conversion of Canonne, Kamath and Steinke (2020), Proposition 12.
 
@@ -28,6 +30,8 @@ from comity.errors import ConfigError
 _GRID: Final = 1e-4
 _MAX_COUNT: Final = 1_000_000
 _CACHED: Final = 512
+_HOPELESS: Final = 50.0
+_QUICK_ORDERS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 _NEIGHBOURS: Final = {
     Adjacency.ADD_OR_REMOVE_ONE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     Adjacency.REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -74,6 +78,11 @@ class DpAccountant:
 def _plan_epsilon(plan: Plan, delta: float, grid: float) -> float:
     if not plan.spends:
         return 0.0
+    quick = rdp.RdpAccountant(_QUICK_ORDERS, _neighbours(plan))
+    if all(quick.supports(_dp_event(spend.event)) for spend in plan.spends):
+        epsilon = _composed(quick, plan, delta)
+        if epsilon > _HOPELESS:
+            return epsilon
     return _composed(
         pld.PLDAccountant(_neighbours(plan), value_discretization_interval=grid), plan, delta
     )

@@ -63,6 +63,19 @@ def read_app(folder: Path, overrides: Sequence[str] = ()) -> LoadedApp:
     return LoadedApp(name, references["serverapp"], source, config, app_digest(folder))
 
 
+def foreign_components(folder: Path, app: LoadedApp) -> list[Fault]:
+    """The components of the app in `folder` that its own files do not hold."""
+    client = app.client.client if isinstance(app.client, AppSource) else ""
+    found = []
+    for name, reference in (("serverapp", str(app.server)), ("clientapp", client)):
+        module = reference.partition(":")[0]
+        if _module_file(folder, module) is None:
+            problem = f"{module} is installed, so the app's digest says nothing of it"
+            hint = "move the module into the app's folder"
+            found.append(Fault(f"tool.flwr.app.components.{name}", problem, hint))
+    return found
+
+
 def _read_project(folder: Path) -> dict[str, Any]:
     file = folder / PROJECT_FILE
     if not folder.is_dir():

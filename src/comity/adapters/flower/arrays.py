@@ -7,6 +7,7 @@ one copy is enough. The copy stays, because apps and strategies may write into w
 from __future__ import annotations
 
 import functools
+import tokenize
 from typing import Any, Final, cast
 
 import numpy as np
@@ -14,9 +15,24 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from comity.errors import Malformed
+
 NUMPY_STYPE: Final = "numpy.ndarray"
 _V1_PREFIX: Final = 10
 _MAX_HEADER: Final = 10_000
+NO_DECODING: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+"""What decoding bytes that somebody else chose may raise."""
 
 Record = ArrayRecord | MetricRecord | ConfigRecord
 Buffer = bytes | memoryview
@@ -101,6 +117,36 @@ def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Any] | None:
     npy.read_magic(stream)
     shape, fortran, dtype = npy.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
     return None if dtype.hasobject else (dtype, shape, "F" if fortran else "C")
+
+
+def checked_array(array: Array) -> NDArray[Any]:
+    """The array inside `array`, as a view of its bytes; only ``.npy`` of format 1.0 is read.
+
+    Raises:
+        Malformed: It is something else, or does not parse.
+    """
+    try:
+        if array.stype == NUMPY_STYPE:
+            viewed = view_npy(array.buffer if isinstance(array, BufferArray) else array.data)
+            if viewed is not None:
+                return viewed
+    except NO_DECODING as error:
+        raise Malformed(f"an array does not decode: {type(error).__name__}") from error
+    raise Malformed("an array is not in the .npy format 1.0")
+
+
+def check_decodes(array: Array) -> None:
+    """Checks that `array` can be read; an `stype` that is not NumPy's is its reader's own affair.
+
+    Raises:
+        Malformed: It cannot.
+    """
+    try:
+        buffer = array.buffer if isinstance(array, BufferArray) else array.data
+        if array.stype == NUMPY_STYPE and view_npy(buffer) is None:
+            array.numpy()
+    except NO_DECODING as error:
+        raise Malformed(f"an array does not decode: {type(error).__name__}") from error
 
 
 def own_copy(content: RecordDict) -> RecordDict:

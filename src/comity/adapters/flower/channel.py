@@ -59,12 +59,23 @@ def receive_frame(sock: socket.socket, *, max_bytes: int) -> tuple[bytes, list[i
     if packet != _IN_FILE or not fds:
         close_all(fds)
         raise Malformed("a packet has no known form")
-    with os.fdopen(fds[0], "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > max_bytes:
-            close_all(fds[1:])
-            raise Malformed(f"a frame of {size} bytes is larger than {max_bytes}")
-        return os.pread(file.fileno(), size, 0), fds[1:]
+    try:
+        return _read_whole(fds[0], max_bytes), fds[1:]
+    except Malformed:
+        close_all(fds[1:])
+        raise
+    finally:
+        os.close(fds[0])
+
+
+def _read_whole(fd: int, max_bytes: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > max_bytes:
+        raise Malformed(f"a frame of {size} bytes is larger than {max_bytes}")
+    try:
+        return os.pread(fd, size, 0)
+    except OSError as error:  # a pipe, a folder, a file that may not be read
+        raise Malformed(f"a frame cannot be read: {error.strerror}") from error
 
 
 def close_all(fds: Sequence[int]) -> None:

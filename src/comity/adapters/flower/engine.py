@@ -16,6 +16,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.exception import InconsistentMessageReplies
 from numpy.typing import NDArray
 
 from comity.adapters.flower.app import AppSource, LoadedApp, load_client, load_server
@@ -24,6 +25,7 @@ from comity.adapters.flower.crew import Crew
 from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
 from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
+from comity.adapters.flower.refusals import withheld_needed
 from comity.adapters.flower.secure_grid import PROTECTED, SecureGrid
 from comity.adapters.flower.seeds import (
     GeneratorStates,
@@ -36,7 +38,15 @@ from comity.adapters.flower.strategies import strategies_checked
 from comity.adapters.flower.threads import ThreadCrew
 from comity.core.secagg.mask import apply_streams
 from comity.errors import ComityError, ConfigError, UnavailableError
-from comity.events import Event, EventSink, ExchangeFinished, RunFinished, ignore
+from comity.events import (
+    Event,
+    EventSink,
+    ExchangeFinished,
+    RunFinished,
+    ignore,
+    marked,
+    raised_by_listener,
+)
 from comity.ids import RunId, SiteName
 from comity.services.sum_epoch import Coordinator
 from comity.services.sum_plan import SumSettings
@@ -55,6 +65,8 @@ class EngineSettings:
         threads_per_call: Threads that numeric libraries use in one app call.
         max_reply_bytes: Bound on what one app call may answer.
         start_timeout_s: How long importing the app may take, in seconds.
+        unsafe_threads_with_policy: Let the app share the process with gates that keep a policy:
+            then it can reach past them.
     """
 
     threads: bool = False
@@ -64,6 +76,7 @@ class EngineSettings:
     threads_per_call: int = 1
     max_reply_bytes: int = 1 << 31
     start_timeout_s: float = 120.0
+    unsafe_threads_with_policy: bool = False
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_call", "max_reply_bytes"):
@@ -101,6 +114,7 @@ class RunOutcome:
         exchanges: How many times the ServerApp sent messages.
         replies: Usable replies over all exchanges.
         dropouts: Messages without a usable reply, by error class.
+        site_dropouts: The same by site.
         withheld: Parts that sites withheld, counted by the policy that said so.
         released_bytes: Array bytes that left each site.
         seconds: Wall time of the whole run.
@@ -114,6 +128,7 @@ class RunOutcome:
     exchanges: int
     replies: int
     dropouts: Mapping[str, int]
+    site_dropouts: Mapping[SiteName, Mapping[str, int]]
     withheld: Mapping[str, int]
     released_bytes: Mapping[SiteName, int]
     seconds: float
@@ -134,7 +149,8 @@ def run_app(
     """Runs a Flower app over simulated sites on this machine.
 
     Guarantees: equal app, sites, seed give equal bits, in worker processes or on threads, however
-    many workers; replies pass their site's door; no process or shared memory outlives the call.
+    many workers; replies pass their site's door; no worker, no shared memory and, on Linux, nothing
+    that an app left running under its worker's environment outlives the call.
 
     Args:
         app: What to run.
@@ -147,7 +163,8 @@ def run_app(
         ConfigError: The app cannot be loaded, or its ServerApp raised.
         PolicyRefused: Sites release only into a secure sum, and this run has none.
         StrategyRefused: The app's strategy would be wrong under a secure sum.
-        UnavailableError: The workers do not start, or no site ever answered.
+        RefusedError: Every site's gate refused an exchange, or withheld what the strategy needs.
+        UnavailableError: The workers do not start, no site ever answered, or none ever trained.
     """
     settings = settings or EngineSettings()
     if not sites:
@@ -156,8 +173,8 @@ def run_app(
         raise UnavailableError("another run is under way in this process", hint="wait for it")
     started, states = time.monotonic(), GeneratorStates.now()
     number = secrets.randbits(63)
-    identity = RunIdentity(number, RunId(f"{number:x}"), settings.seed, app.digest)
-    timed = _Timed(events)
+    identity = RunIdentity(number, RunId(f"{number:016x}"), settings.seed, app.digest)
+    timed = _Timed(marked(events))
     try:
         crew = _crew(app, number, len(sites), settings)
         try:
@@ -241,6 +258,7 @@ def _run_server(
             f"no site ever gave a usable reply: {seen or 'time ran out'}",
             hint="the sites' own output above says why",
         )
+    grid.refusals.check_trained()
     return context.state
 
 
@@ -250,9 +268,15 @@ def _call_server(server: ServerApp, grid: LocalGrid, outer: Grid, context: Conte
     except (ComityError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the wall: a ServerApp may call sys.exit
+        if raised_by_listener(error):
+            raise  # a progress display failed, not the app
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return
+        refused = withheld_needed(grid.tally.withheld)
+        if isinstance(error, InconsistentMessageReplies) and refused is not None:
+            raise refused from error
         print_app_traceback(error)
+        grid.refusals.check_trained()
         withheld = ", ".join(grid.tally.withheld)
         raise ConfigError(
             f"the ServerApp raised {type(error).__name__}: {error}",
@@ -292,6 +316,7 @@ def _outcome(
         tally.exchanges,
         tally.replies,
         tally.dropouts,
+        tally.site_dropouts,
         tally.withheld,
         tally.released_bytes,
         *seconds,

@@ -8,22 +8,24 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from comity.adapters.flower.arrays import own_copy
+from comity.adapters.flower.calls import AppFailure
 from comity.adapters.flower.crew import Call, Crew, Finished
 from comity.adapters.flower.private_names import (
-    NODE_UNAVAILABLE,
     Run,
     name_message,
     reply_to,
     with_metadata,
 )
+from comity.adapters.flower.refusals import Refusals
 from comity.adapters.flower.secure_messages import PROTOCOL_TYPES
 from comity.adapters.flower.secure_site import admit, send_sum
 from comity.adapters.flower.seeds import call_seed, simulated_secret
@@ -66,6 +68,7 @@ class Tally:
     exchanges: int = 0
     replies: int = 0
     dropouts: dict[str, int] = field(default_factory=dict)
+    site_dropouts: dict[SiteName, Counter[str]] = field(default_factory=dict)
     released_bytes: dict[SiteName, int] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)
 
@@ -82,8 +85,14 @@ class _Sent:
     summed: bool
 
 
+_Place = tuple[SimulatedSite, Exchange, int]
+"""Whose message, what it asks, and the position of its exchange in the run."""
+
+
 class LocalGrid(Grid):
     """Carries messages to sites that a `Crew` runs, each reply through its site's gate.
+
+    Calls from several threads take turns: Flower's older strategies ask each site from a thread.
 
     Args:
         run: Flower's description of the run.
@@ -102,6 +111,7 @@ class LocalGrid(Grid):
         events: EventSink,
     ) -> None:
         self.tally = Tally(released_bytes=dict.fromkeys((site.name for site in sites), 0))
+        self.refusals = Refusals()
         self._run = run
         self._identity = identity
         self._sites = {FIRST_NODE + index: site for index, site in enumerate(sites)}
@@ -114,7 +124,9 @@ class LocalGrid(Grid):
         self._refused: dict[str, list[SiteName]] = {}
         self._numbers = 0
         self._messages = 0
+        self._ordinal = 0
         self._thread = threading.get_ident()
+        self._turn = threading.RLock()
         self._polls = 0
         self._polled_s = 0.0
 
@@ -156,7 +168,7 @@ class LocalGrid(Grid):
             self._polled_s = now
             if self._polls > _MAX_SLOW_POLLS + 1:
                 raise ConfigError(
-                    f"the ServerApp waits for more than the {len(self._sites)} sites of this run",
+                    f"the ServerApp waits for more sites than this run has ({len(self._sites)})",
                     hint="raise --sites, or lower the strategy's min_available_nodes",
                 )
         return list(self._sites)
@@ -171,11 +183,14 @@ class LocalGrid(Grid):
         listed = list(messages)
         if not listed:
             return []
-        self.tally.exchanges += not all(is_protocol(message) for message in listed)
-        frozen: dict[int, RecordDict] = {}
-        calls = [call for message in listed if (call := self._admit(message, frozen)) is not None]
-        if calls:
-            self._crew.submit(calls)
+        with self._turn:
+            self.tally.exchanges += not all(is_protocol(message) for message in listed)
+            self._ordinal += 1
+            frozen: dict[int, RecordDict] = {}
+            admitted = [self._admit(message, frozen) for message in listed]
+            calls = [call for call in admitted if call is not None]
+            if calls:
+                self._crew.submit(calls)
         return [message.metadata.message_id for message in listed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -183,11 +198,14 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
         wanted = list(message_ids)
-        self._gather(wanted, time.monotonic() + _POLL_S)
-        self._check_refusals()
-        found = [self._replies.pop(wanted_id) for wanted_id in wanted if wanted_id in self._replies]
+        with self._turn:
+            self._gather(wanted, time.monotonic() + _POLL_S)
+            self._check_refusals()
+            arrived = [wanted_id for wanted_id in wanted if wanted_id in self._replies]
+            found = [self._replies.pop(wanted_id) for wanted_id in arrived]
         return sorted(found, key=_site_order)
 
     def send_and_receive(
@@ -197,16 +215,18 @@ class LocalGrid(Grid):
 
         Raises:
             PolicyRefused: Sites release only into a secure sum, and this run has none.
+            RefusedError: Every site's gate refused.
         """
-        started = time.monotonic()
         sent = list(messages)
-        ids = self.push_messages(sent)
-        self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
-        self._check_refusals()
-        self.abandon(ids)
-        found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
-        if sent:
-            self._finish(sent[0].metadata.message_type, len(sent), found, started)
+        with self._turn:
+            started = time.monotonic()
+            ids = self.push_messages(sent)
+            self._gather(ids, None if timeout is None else started + timeout, wait_for_all=True)
+            self._check_refusals()
+            self.abandon(ids)
+            found = [self._replies.pop(reply_id) for reply_id in ids if reply_id in self._replies]
+            if sent:
+                self._finish(sent[0].metadata.message_type, len(sent), found, started)
         return sorted(found, key=_site_order)
 
     def _admit(self, message: Message, frozen: dict[int, RecordDict]) -> Call | None:
@@ -225,9 +245,10 @@ class LocalGrid(Grid):
             _round_of(message, self.tally.exchanges),
             site.dataset,
         )
+        self.refusals.sent(self._ordinal)
         admitted = admit(site, exchange, message)
         if admitted.answer is not None:
-            self._take(site, exchange, message, admitted.answer)
+            self._take((site, exchange, self._ordinal), message, admitted.answer)
             return None
         content = message.content if admitted.content is None else admitted.content
         # The caller may change a record after pushing it; equal contents stay one object.
@@ -237,7 +258,7 @@ class LocalGrid(Grid):
         sent = with_metadata(copy.copy(message.metadata), kept)
         seed = self._seed(site, self._numbers)
         call = Call(self._numbers, node_id, self._configs[node_id], sent, seed)
-        ordinal, now = self.tally.exchanges, time.monotonic()
+        ordinal, now = self._ordinal, time.monotonic()
         self._sent[call.number] = _Sent(call, site, exchange, ordinal, now, admitted.summed)
         self._by_id[message.metadata.message_id] = call.number
         return call
@@ -264,8 +285,11 @@ class LocalGrid(Grid):
             self._crew.abandon(late)
         for number in late:
             sent = self._sent.pop(number)
-            late_reply = Outgoing(Error(NODE_UNAVAILABLE, "TimeoutError"), failure="TimeoutError")
-            self._count(sent.site, sent.exchange, late_reply)
+            # Through the gate, so that the chain tells of it; nobody can pull the reply.
+            late_one, request = AppFailure("TimeoutError", crashed=True), sent.call.message
+            place = (sent.site, sent.exchange, sent.ordinal)
+            app = self._identity.app
+            self._count(place, send_out(sent.site, sent.exchange, request, late_one, app))
 
     def _arrived(self, done: Finished) -> None:
         sent = self._sent.pop(done.number)
@@ -275,29 +299,31 @@ class LocalGrid(Grid):
             out = send_sum(sent.site, sent.exchange, request, outcome, app)
         else:
             out = send_out(sent.site, sent.exchange, request, outcome, app)
-        self._take(sent.site, sent.exchange, request, out)
+        self._take((sent.site, sent.exchange, sent.ordinal), request, out)
 
-    def _take(
-        self, site: SimulatedSite, exchange: Exchange, request: Message, out: Outgoing
-    ) -> None:
-        self._count(site, exchange, out)
+    def _take(self, place: _Place, request: Message, out: Outgoing) -> None:
+        self._count(place, out)
         for policy in out.unsummed:
-            self._refused.setdefault(policy, []).append(site.name)
+            self._refused.setdefault(policy, []).append(place[0].name)
         reply = reply_to(request, out.content, f"{request.metadata.message_id}-reply")
         self._replies[request.metadata.message_id] = reply
 
-    def _count(self, site: SimulatedSite, exchange: Exchange, out: Outgoing) -> None:
+    def _count(self, place: _Place, out: Outgoing) -> None:
+        site, exchange, ordinal = place
         tally, name = self.tally, site.name
+        self.refusals.took(ordinal, exchange.message_type, name, out)
         for refusal in out.withheld:
             tally.withheld[refusal.policy] = tally.withheld.get(refusal.policy, 0) + 1
         tally.released_bytes[name] += out.size_bytes
         if out.failure:
             tally.dropouts[out.failure] = tally.dropouts.get(out.failure, 0) + 1
+            tally.site_dropouts.setdefault(name, Counter())[out.failure] += 1
             self._events(SiteDropped(self._identity.name, name, exchange.exchange, out.failure))
         elif exchange.message_type not in PROTOCOL_TYPES:
             tally.replies += 1
 
     def _check_refusals(self) -> None:
+        self.refusals.check()
         if not self._refused:
             return
         policy, sites = min(self._refused.items())

@@ -51,8 +51,9 @@ def client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        arrays = _arrays_of(message)
-        contribution = make_trainer(context).fit(arrays, load_data(context), rng)
+        arrays, data = _arrays_of(message), load_data(context)
+        _check_records(len(data.labels), context)
+        contribution = make_trainer(context).fit(arrays, data, rng)
         return Message(_reply(contribution), reply_to=message)
 
     @app.evaluate()
@@ -119,6 +120,15 @@ def array_record(arrays: Arrays) -> ArrayRecord:
 def _every_site(context: Context, sites: int) -> Strategy:
     del context
     return SiteMean(min_train_nodes=sites, min_evaluate_nodes=sites, min_available_nodes=sites)
+
+
+def _check_records(found: int, context: Context) -> None:
+    most = context.node_config.get("max-records")
+    if most is not None and found > int(most):
+        raise DataError(
+            f"the data set holds {found} records, and its budget stands for at most {most}",
+            hint="set records and delta of the data set in the site file: delta < 1 / records",
+        )
 
 
 def _arrays_of(message: Message) -> Arrays:

@@ -20,8 +20,6 @@ COORDINATOR_NODE: Final[int] = SUPERLINK_NODE_ID
 """The node id that messages of a ServerApp come from."""
 
 APP_RAISED: Final[int] = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-APP_CRASHED: Final[int] = ErrorCode.CLIENT_APP_CRASHED
-NODE_UNAVAILABLE: Final[int] = ErrorCode.NODE_UNAVAILABLE
 
 
 def enter_run(run_id: int) -> None:

@@ -1,11 +1,13 @@
 """A crew of warm worker processes: spawned, not forked; array bytes go through shared memory.
 
-Each worker has up to two calls in hand, so that it never waits for this process. A worker that
-dies takes down the call that it was in, nothing else: another one is started.
+Each worker has up to two calls in hand, so that it never waits for this process; the one that it
+has not begun is asked back when another worker idles. A worker that dies takes down the call that
+it was in, nothing else: another one is started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import selectors
 import time
@@ -21,12 +23,15 @@ from comity.adapters.flower.channel import receive_frame, send_frame
 from comity.adapters.flower.crew import Call, Finished
 from comity.adapters.flower.segments import Lease, allow_descriptors
 from comity.adapters.flower.shared_pool import SharedPool
+from comity.adapters.flower.strays import adopt_strays, end_strays
 from comity.adapters.flower.wire import Json, Outbox, decode_records, encode_records, parse_frame
 from comity.adapters.flower.worker_process import WorkerProcess
 from comity.errors import ConfigError, Malformed, UnavailableError
 
 IN_HAND: Final = 2
 MAX_FAILED_STARTS: Final = 3
+_CODES: Final = 1 << 31
+"""An app's error code is a 32-bit number, as on Flower's own wire."""
 _METADATA: Final = (
     "run_id",
     "message_id",
@@ -102,6 +107,7 @@ class ProcessCrew:
     _queue: deque[int] = field(default_factory=deque)
     _states: dict[int, _Records] = field(default_factory=dict)
     _lost: list[Finished] = field(default_factory=list)
+    _adopting: bool = False
     _starts: int = 0
     _failed_starts: int = 0
 
@@ -111,6 +117,8 @@ class ProcessCrew:
     def start(self) -> None:
         """Starts the workers, which load the app while the caller goes on."""
         allow_descriptors()
+        if not self._starts:
+            self._adopting = adopt_strays()
         for _ in range(self.settings.workers):
             self._start_worker()
 
@@ -157,7 +165,10 @@ class ProcessCrew:
         """Forgets calls: those not begun never are, a worker that is in one is killed."""
         self._queue = deque(number for number in self._queue if number not in numbers)
         for worker in list(self._workers):
-            if worker.in_hand and worker.in_hand[0] in numbers:
+            for number in [number for number in list(worker.in_hand)[1:] if number in numbers]:
+                self._ask_back(worker, number)
+            begun = worker.in_hand[0] if worker.in_hand else None
+            if begun in numbers or (begun is None and worker.asked_back & set(numbers)):
                 self._bury(worker)
         for number in numbers:
             self._calls.pop(number, None)
@@ -168,6 +179,7 @@ class ProcessCrew:
         """Stops the workers and all that they started; frees the shared memory."""
         for worker in self._workers:
             worker.kill()
+        end_strays(adopting=self._adopting)
         self._workers.clear()
         self._calls.clear()
         self._queue.clear()
@@ -189,10 +201,26 @@ class ProcessCrew:
         while self._queue:
             while len(self._workers) < min(self.settings.workers, len(self._calls)):
                 self._start_worker()
-            worker = min(self._workers, key=lambda w: (not w.ready, len(w.in_hand)))
-            if len(worker.in_hand) >= (IN_HAND if worker.ready else 1):
+            worker = min(self._workers, key=_load)
+            if _load(worker)[1] >= (IN_HAND if worker.ready else 1):
                 return
             self._give(worker, self._queue.popleft())
+        self._balance()
+
+    def _balance(self) -> None:
+        """Lets idle workers have what waits behind a call that takes long, or for ever."""
+        for idle in [worker for worker in self._workers if worker.is_idle]:
+            behind = [worker for worker in self._workers if len(worker.in_hand) >= IN_HAND]
+            if not behind:
+                return
+            number = behind[0].in_hand[-1]
+            self._ask_back(behind[0], number)
+            self._give(idle, number)
+
+    def _ask_back(self, worker: WorkerProcess, number: int) -> None:
+        worker.in_hand.remove(number)
+        worker.asked_back.add(number)
+        self._send(worker, json.dumps({"back": number}), ())
 
     def _give(self, worker: WorkerProcess, number: int) -> None:
         call, content = self._calls[number]
@@ -217,10 +245,10 @@ class ProcessCrew:
         self._send(worker, frame, [segment.fd for segment in fresh])
 
     def _send(self, worker: WorkerProcess, frame: str, fds: Sequence[int]) -> None:
-        try:
+        # A worker that is gone is found when it is read from: first what it had answered, then
+        # its end.
+        with contextlib.suppress(OSError):
             send_frame(worker.sock, frame.encode(), fds)
-        except OSError:
-            self._bury(worker)
 
     def _collect(self, timeout_s: float | None) -> list[Finished]:
         finished: list[Finished] = []
@@ -261,17 +289,23 @@ class ProcessCrew:
 
     def _take(self, worker: WorkerProcess, frame: bytes, fds: list[int]) -> list[Finished]:
         reply = parse_frame(frame)
-        if "refused" in reply:
-            raise ConfigError(str(reply["refused"]), hint=str(reply.get("hint", "")))
-        if "ready" in reply:
-            worker.ready, self._failed_starts = True, 0
+        if not worker.ready:
+            self._take_start(worker, reply)
             return []
-        if not worker.in_hand or reply.get("call") != worker.in_hand[0]:
+        number, is_back = reply.get("call"), "back" in reply
+        begun = {worker.in_hand[0]} if worker.in_hand else worker.asked_back
+        if type(number) is not int or number not in (worker.asked_back if is_back else begun):
             raise Malformed("a worker answered a call that it was not given")
-        number = worker.in_hand[0]
-        call, _ = self._calls[number]
         self._pool.adopt(worker, _listed(reply, "segments"), fds)
         self._pool.drop(worker, _listed(reply, "closed"))
+        if number in worker.asked_back:
+            # Given back, or begun before it was asked back: then it runs elsewhere, too, and what
+            # was lent for this answer is free at once.
+            worker.asked_back.remove(number)
+            for name in ("content_segment", "state_segment"):
+                self._pool.lease(worker, reply.get(name, 0))
+            return []
+        call, _ = self._calls[number]
         outcome = self._outcome(worker, reply)
         if not isinstance(outcome, AppFailure):
             lease = self._pool.lease(worker, reply.get("state_segment"))
@@ -279,6 +313,13 @@ class ProcessCrew:
         worker.in_hand.popleft()
         del self._calls[number]
         return [Finished(number, outcome)]
+
+    def _take_start(self, worker: WorkerProcess, reply: dict[str, Json]) -> None:
+        if "refused" in reply:
+            raise ConfigError(str(reply["refused"]), hint=str(reply.get("hint", "")))
+        if "ready" not in reply:
+            raise Malformed("a worker answered before it had loaded the app")
+        worker.ready, self._failed_starts = True, 0
 
     def _outcome(self, worker: WorkerProcess, reply: dict[str, Json]) -> Outcome:
         if "failure" in reply:
@@ -293,6 +334,10 @@ class ProcessCrew:
         return decode_records(reply.get("content"), source)
 
 
+def _load(worker: WorkerProcess) -> tuple[bool, int]:
+    return not worker.ready, IN_HAND if worker.asked_back else len(worker.in_hand)
+
+
 def _listed(reply: dict[str, Json], name: str) -> list[object]:
     found = reply.get(name, [])
     if not isinstance(found, list):
@@ -301,8 +346,7 @@ def _listed(reply: dict[str, Json], name: str) -> list[object]:
 
 
 def _app_error(document: Json) -> AppError:
-    try:
-        code, reason = document
-        return AppError(int(code), str(reason))
-    except (TypeError, ValueError) as error:
-        raise Malformed("an app's error does not parse") from error
+    match document:
+        case [int(code), str(reason)] if type(code) is int and -_CODES <= code < _CODES:
+            return AppError(code, reason)
+    raise Malformed("an app's error does not parse")

@@ -24,7 +24,7 @@ from comity.adapters.flower.secure_messages import (
     upload_records,
     without_protocol,
 )
-from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, guarded_parts, refused
+from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, policed_parts, refused_by
 from comity.core.secagg.codec import code_of
 from comity.core.secagg.messages import AnnounceRequest, Invitation, LinkRequest
 from comity.errors import ComityError, Malformed, UnavailableError, WrongStage
@@ -75,7 +75,7 @@ def admit(site: SimulatedSite, exchange: Exchange, message: Message) -> Admitted
     except UnavailableError:
         raise
     except ComityError as error:
-        return Admitted(None, refused(error))
+        return Admitted(None, refused_by(site, exchange, error))
 
 
 def send_sum(
@@ -93,13 +93,13 @@ def send_sum(
     try:
         if site.sums is None:
             raise WrongStage("this site takes no part in secure sums")
-        parts = list(guarded_parts(site, request, reply, app))
+        parts = policed_parts(site, request, reply, app)
         released, stayed = site.sums.contribute(exchange, parts)
         return _outgoing(released, stayed)
     except UnavailableError:
         raise
     except ComityError as error:
-        return refused(error)
+        return refused_by(site, exchange, error)
 
 
 def received_arrays(content: RecordDict) -> Mapping[str, NDArray[Any]] | None:

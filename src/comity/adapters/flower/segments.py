@@ -82,7 +82,11 @@ def open_segment(number: int, fd: int, *, max_bytes: int) -> Segment:
     if not sealed or not 0 < size <= max_bytes + PAGE:
         os.close(fd)
         raise Malformed("a shared segment is not sealed, or is larger than allowed")
-    mapped = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+    try:
+        mapped = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+    except OSError as error:  # opened for writing only
+        os.close(fd)
+        raise Malformed(f"a shared segment cannot be read: {error.strerror}") from error
     return Segment(number, fd, size, mapped)
 
 

@@ -7,8 +7,9 @@ built from `Released` values only, and what is withheld is missing.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,18 +17,20 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from comity.adapters.flower.arrays import Record
+from comity.adapters.flower.arrays import Record, check_decodes, checked_array
 from comity.adapters.flower.calls import AppError, AppFailure, Outcome
 from comity.adapters.flower.crew import NodeConfig
-from comity.adapters.flower.private_names import APP_CRASHED, APP_RAISED
+from comity.adapters.flower.private_names import APP_RAISED
 from comity.adapters.flower.wire import array_bytes
+from comity.core.policy.decide import decide_reply
 from comity.core.policy.rule import PartKind, Rule, SitePolicy
 from comity.core.privacy.event import PrivacyEvent, Spend
-from comity.errors import ComityError, Malformed, UnavailableError
+from comity.errors import ComityError, DataError, Malformed, RefusedError, UnavailableError
 from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
 from comity.ports import Exchange
 from comity.release import Released, Withheld
 from comity.services.gate import Door, Part
+from comity.services.protect import only_class_name
 from comity.services.sum_site import SummingSite
 
 NO_DATASET: Final = DatasetName("")
@@ -68,8 +71,10 @@ class Outgoing:
         content: The released records, or the error that stands for them.
         withheld: The refusals.
         unsummed: Policies that allow a part only inside a secure sum.
-        failure: An error's class name when the site gave no usable reply, else empty.
+        failure: Why the site gave no usable reply: the app's own class name only where the policy
+            lets error texts out, else one of a fixed set; empty when it gave one.
         size_bytes: Array bytes that left.
+        refused: The refusal of the site's own gate, for the operator of the site only.
     """
 
     content: RecordDict | Error
@@ -77,6 +82,7 @@ class Outgoing:
     unsummed: tuple[str, ...] = ()
     failure: str = ""
     size_bytes: int = 0
+    refused: RefusedError | None = None
 
 
 class DecodedArrays(Mapping[str, NDArray[Any]]):
@@ -88,10 +94,7 @@ class DecodedArrays(Mapping[str, NDArray[Any]]):
         self.record = record
 
     def __getitem__(self, key: str) -> NDArray[Any]:
-        try:
-            return self.record[key].numpy()
-        except (TypeError, ValueError) as error:
-            raise Malformed(f"array {key[:80]!r} does not decode: {error}") from error
+        return checked_array(self.record[key]).copy(order="K")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.record)
@@ -134,27 +137,42 @@ def send_out(
     except UnavailableError:
         raise  # the caller's own disk: going on without the site would only hide it from them
     except ComityError as error:
-        return refused(error)
+        # A gate that refuses, a reply that does not parse: this site drops out.
+        return refused_by(site, exchange, error)
 
 
-def refused(error: ComityError) -> Outgoing:
-    """What leaves where a gate refuses or a reply does not parse: class and public text alone."""
-    name = type(error).__name__
-    return Outgoing(Error(APP_RAISED, f"{name}: {error.public}"), failure=name)
+def refused_by(site: SimulatedSite, exchange: Exchange, error: ComityError) -> Outgoing:
+    """What leaves where a site's gate refuses: no more than its rule for errors lets out."""
+    _tell_owner(site.name, error)
+    name, text = type(error).__name__, f"{type(error).__name__}: {error.public}"
+    if site.policy is not None:
+        decision = decide_reply(site.policy.train, exchange.message_type, PartKind.ERROR)
+        text = text if decision.allowed else decision.reason
+    own = error if isinstance(error, RefusedError) else None
+    return Outgoing(Error(APP_RAISED, text), failure=name, refused=own)
+
+
+def _tell_owner(site: SiteName, error: ComityError) -> None:
+    """Says at the site why nothing left: the asker is not told."""
+    line = f"{site} gave no reply: {error.message}" + (f" ({error.hint})" if error.hint else "")
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    sys.stderr.write(f"{shown}\n")
+    sys.stderr.flush()
 
 
 def _send_error(
     site: SimulatedSite, exchange: Exchange, outcome: AppError | AppFailure
 ) -> Outgoing:
+    # The app's error code is not passed on: the app chose it, and a number can carry a record.
     if isinstance(outcome, AppFailure):
-        code, text = (APP_CRASHED if outcome.crashed else APP_RAISED), outcome.error
+        text = only_class_name(outcome.error)
+        told, kept = text, text if outcome.crashed else "AppRaised"
     else:
-        code, text = outcome.code, outcome.reason
+        text, told, kept = outcome.reason, "AppError", "AppError"
     (released,) = site.door.release(exchange, [Part(PartKind.ERROR, "error", text)])
-    name = outcome.error if isinstance(outcome, AppFailure) else "AppError"
     if isinstance(released, Withheld):
-        return Outgoing(Error(code, released.reason), (released,), failure=name)
-    return Outgoing(Error(code, released.value), failure=name)
+        return Outgoing(Error(APP_RAISED, released.reason), (released,), failure=kept)
+    return Outgoing(Error(APP_RAISED, released.value), failure=told)
 
 
 def _send_records(
@@ -164,54 +182,72 @@ def _send_records(
         content.pop(SPENDS_RECORD, None)
         parts = [_open_part(name, record) for name, record in content.items()]
     else:
-        parts = list(guarded_parts(site, request, content, app))
-    results = site.door.release(exchange, parts) if parts else ()
+        parts = policed_parts(site, request, content, app)
+    results = site.door.release(exchange, parts)
     return _rebuilt(site.policy, exchange, parts, results)
 
 
 def _open_part(name: str, record: Record) -> Part:
-    if isinstance(record, ArrayRecord):
-        return Part(PartKind.ARRAYS, name, DecodedArrays(record))
-    return Part(_kind_of(record), name, record)
+    if not isinstance(record, ArrayRecord):
+        return Part(_kind_of(record), name, record)
+    for array in record.values():
+        check_decodes(array)
+    return Part(PartKind.ARRAYS, name, DecodedArrays(record))
 
 
-def guarded_parts(
+def policed_parts(
     site: SimulatedSite, request: Message, content: RecordDict, app: AppDigest
-) -> Iterator[Part]:
-    """The parts of a reply, decoded into memory that the app's process cannot reach.
+) -> list[Part]:
+    """The parts for the gate; what is wrong with a reply goes there as a fault, to be recorded.
 
-    Raises:
-        Malformed: It is too large, or does not decode.
+    Decoded into memory that the app's process cannot reach.
     """
-    claim = _claim(site.policy or SitePolicy(), content, app)
+    claimed, policy = content.pop(SPENDS_RECORD, None), site.policy or SitePolicy()
+    spends: tuple[Spend, ...] = ()
+    try:
+        if app in policy.train.trusted_trainers and isinstance(claimed, ConfigRecord):
+            spends = read_spends(claimed)
+        _check_whole(content, spends, policy.train.max_reply_bytes)
+    except Malformed as error:
+        fault = Part(
+            PartKind.ERROR, "reply", None, spends, site.reservation, trainer=app, fault=error
+        )
+        return [fault]
+    return list(_guarded_parts(site, request, content, _Claim(spends, app)))
+
+
+def _check_whole(content: RecordDict, spends: tuple[Spend, ...], limit: int) -> None:
+    size = array_bytes(content)
+    if size > limit:
+        raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
+    if spends and not any(isinstance(record, ArrayRecord) for record in content.values()):
+        raise Malformed("a reply states what its arrays cost, and holds none")
+
+
+def _guarded_parts(
+    site: SimulatedSite, request: Message, content: RecordDict, claim: _Claim
+) -> Iterator[Part]:
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            # Decoded once, into memory that the app's process cannot reach: what the gate checks
-            # is what leaves.
-            arrays = dict(DecodedArrays(record))
-            start = _reference(request, record)
-            yield Part(
-                PartKind.ARRAYS, name, arrays, claim.spends, site.reservation, start, claim.app
+            part = Part(
+                PartKind.ARRAYS, name, {}, claim.spends, site.reservation, trainer=claim.app
             )
+            try:
+                # Decoded once, into memory that the app's process cannot reach: what the gate
+                # checks is what leaves.
+                start = _reference(request, record)
+                yield replace(part, value=dict(DecodedArrays(record)), reference=start)
+            except (Malformed, DataError) as error:
+                yield replace(part, fault=error)
             continue
         lists = {key: value for key, value in record.items() if isinstance(value, list)}
         scalars = {key: value for key, value in record.items() if key not in lists}
         if isinstance(record, ConfigRecord):
             yield Part(PartKind.CONFIG, name, {**scalars, **lists})
             continue
-        yield Part(PartKind.METRICS, name, scalars)
+        yield Part(PartKind.METRICS, name, scalars, trainer=claim.app)
         if lists:  # a list can hold a value for each record: it is no metric
             yield Part(PartKind.CONFIG, name, MetricLists(lists))
-
-
-def _claim(policy: SitePolicy, content: RecordDict, app: AppDigest) -> _Claim:
-    claimed = content.pop(SPENDS_RECORD, None)
-    size, limit = array_bytes(content), policy.train.max_reply_bytes
-    if size > limit:
-        raise Malformed(f"a reply of {size} bytes exceeds max_reply_bytes = {limit}")
-    trusted = app in policy.train.trusted_trainers
-    spends = read_spends(claimed) if trusted and isinstance(claimed, ConfigRecord) else ()
-    return _Claim(spends, app)
 
 
 def _rebuilt(
@@ -224,6 +260,8 @@ def _rebuilt(
     withheld: list[Withheld] = []
     unsummed: list[str] = []
     for part, result in zip(parts, results, strict=True):
+        if part.fault is not None and not isinstance(result, Withheld):
+            raise part.fault
         if isinstance(result, Withheld):
             withheld.append(result)
             if policy and policy.train.rule_for(exchange.message_type, part.kind) is Rule.SUM:
@@ -254,11 +292,21 @@ def _kind_of(record: Record) -> PartKind:
 
 
 def _reference(request: Message, record: ArrayRecord) -> DecodedArrays | None:
-    """What the site was sent under the same array names: the point that its update starts from."""
+    """What the site was sent under the same array names: the point that its update starts from.
+
+    Raises:
+        DataError: Nothing was, though an answer to train or evaluate must return what came in:
+            names and shapes of the app's own choice could carry records.
+    """
     for sent in request.content.values():
         if isinstance(sent, ArrayRecord) and sent.keys() == record.keys():
             return DecodedArrays(sent)
-    return None
+    if request.metadata.message_type.split(".", 1)[0] not in {"train", "evaluate"}:
+        return None
+    raise DataError(
+        "the reply holds arrays under names that the site was not sent",
+        hint="return the arrays that came in, under their names",
+    )
 
 
 def spends_record(spends: tuple[Spend, ...]) -> ConfigRecord:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import sys
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +35,7 @@ class SiteWorker:
     _segments: dict[int, Segment] = field(default_factory=dict)
     _announced: set[int] = field(default_factory=set)
     _closed: list[int] = field(default_factory=list)
+    _waiting: deque[dict[str, Json]] = field(default_factory=deque)
     _run_id: int = 0
     _run_config: dict[str, Any] = field(default_factory=dict)
 
@@ -50,8 +53,25 @@ class SiteWorker:
             self._send({"refused": error.message, "hint": error.hint})
             return
         self._send({"ready": True})
-        while (request := self._receive()) is not None:
+        while (request := self._next()) is not None:
             self._answer(app, request)
+
+    def _next(self) -> dict[str, Json] | None:
+        """The next call, after giving back those of which the parent asks it."""
+        arrived = select.poll()
+        arrived.register(self.sock, select.POLLIN)
+        while not self._waiting or arrived.poll(0):
+            request = self._receive()
+            if request is None:
+                return None
+            if "back" not in request:
+                self._waiting.append(request)
+                continue
+            kept = [one for one in self._waiting if one["call"] != request["back"]]
+            if len(kept) < len(self._waiting):
+                self._waiting = deque(kept)
+                self._send({"call": request["back"], "back": True})
+        return self._waiting.popleft()
 
     def _receive(self) -> dict[str, Json] | None:
         received = receive_frame(self.sock, max_bytes=self.max_bytes)

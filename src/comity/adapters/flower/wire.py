@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from comity.adapters.flower.arrays import Buffer, BufferArray, Record
+from comity.adapters.flower.arrays import NO_DECODING, Buffer, BufferArray, Record
 from comity.errors import Malformed
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def decode_records(document: Json, source: Source) -> RecordDict:
     """
     try:
         return _decode(document, source)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except NO_DECODING as error:
         raise Malformed(f"a reply does not parse: {error}") from error
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from comity.adapters.flower.channel import socket_pair
+from comity.adapters.flower.strays import crew_mark
 
 _STOP_TIMEOUT_S: Final = 5.0
 WORKER_NUMBERS: Final = 1 << 32
@@ -29,6 +30,7 @@ class WorkerProcess:
         numbers: The segment numbers that it may use.
         ready: Whether it has loaded the app.
         in_hand: Numbers of the calls that it was given, the one that it is in first.
+        asked_back: Calls behind these that it was asked to give back; it answers for each once.
         known: Segments that it has mapped.
         own: Segments that it made.
         free: Segments of its own that it may use again; told with the next call.
@@ -40,6 +42,7 @@ class WorkerProcess:
     numbers: range
     ready: bool = False
     in_hand: deque[int] = field(default_factory=deque)
+    asked_back: set[int] = field(default_factory=set)
     known: set[int] = field(default_factory=set)
     own: set[int] = field(default_factory=set)
     free: list[int] = field(default_factory=list)
@@ -59,13 +62,19 @@ class WorkerProcess:
         numbers = (there.fileno(), os.getpid(), own.start, max_bytes)
         with there:
             process = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
-                [sys.executable, "-m", "comity.adapters.flower.worker", *map(str, numbers)],
+                # -P: what lies in the working folder is data, never code
+                [sys.executable, "-P", "-m", "comity.adapters.flower.worker", *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),
-                env=fixed_environment(threads_per_call),
+                env=fixed_environment(threads_per_call) | crew_mark(),
                 process_group=0,  # so that all it starts can be stopped, and Ctrl-C stays ours
             )
         return cls(process, here, own)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can begin with a call at once."""
+        return self.ready and not self.in_hand and not self.asked_back
 
     def kill(self) -> None:
         """Kills the process and all others of its group, waits for it, closes the socket."""

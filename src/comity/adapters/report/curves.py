@@ -14,17 +14,23 @@ from matplotlib.ticker import MaxNLocator
 # Stand-ins that the page's style sheet replaces by its variables.
 _INK: Final = "#010203"
 _FAINT: Final = "#040506"
+_SOFT: Final = "#070809"
 _SERIES: Final = ("#0a0b01", "#0a0b02")
+_SIZE: Final = (4.4, 2.9)
+"""Inches; narrow, so that text stays legible where the page is."""
 _VARIABLES: Final = {
     _INK: "var(--ink)",
     _FAINT: "var(--line)",
+    _SOFT: "var(--soft)",
     _SERIES[0]: "var(--accent)",
     _SERIES[1]: "var(--second)",
 }
+_MARKS: Final = {"federated": (_SERIES[0], "D"), "pooled": (_SOFT, "s")}
+"""Colour and marker; a hospital alone has the second colour and a dot."""
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11,
     "text.color": _INK,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
@@ -37,7 +43,7 @@ _STYLE: Final[Any] = {
 def history_svg(history: Mapping[str, Sequence[float]]) -> str:
     """Held-back accuracy and AUC after each round."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(6.4, 2.9)
+        figure, axes = _figure(*_SIZE)
         names = [name for name in ("accuracy", "auc") if history.get(name)]
         for name, colour in zip(names, _SERIES, strict=False):
             values = history[name]
@@ -56,25 +62,36 @@ def history_svg(history: Mapping[str, Sequence[float]]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
-        return _svg(figure, "Accuracy and AUC on held-back records after each round")
+        return _svg(figure, "history", "Accuracy and AUC on held-back records after each round")
 
 
 def comparison_svg(rows: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy of each way of training, with its deviation over the seeds."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(6.4, 0.42 * len(rows) + 0.7)
+        figure, axes = _figure(_SIZE[0], max(_SIZE[1], 0.36 * len(rows) + 0.7))
         for place, row in enumerate(reversed(rows)):
             mean, deviation = row["accuracy"]["mean"], row["accuracy"]["deviation"]
-            together = row["name"] == "federated"
-            colour = _SERIES[0] if together else _FAINT if row["name"] == "pooled" else _SERIES[1]
+            colour, marker = _MARKS.get(row["name"], (_SERIES[1], "o"))
             axes.errorbar(
-                mean, place, xerr=deviation, fmt="o", color=colour, capsize=3, markersize=7
+                mean,
+                place,
+                xerr=deviation,
+                fmt=marker,
+                color=colour,
+                capsize=3,
+                markersize=7,
+                markerfacecolor="none" if row["name"] == "pooled" else colour,
+                markeredgewidth=1.5,
             )
-        axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
-        axes.set_xlabel("accuracy on the same held-back records")
+        axes.set_yticks(range(len(rows)), [row["label"] for row in reversed(rows)])
+        axes.set_xlabel("accuracy on held-back records")
         axes.grid(axis="x", color=_FAINT, linewidth=0.6)
         axes.margins(y=0.15)
-        return _svg(figure, "Accuracy of each hospital alone, the federation, and pooled records")
+        return _svg(
+            figure,
+            "comparison",
+            "Accuracy of each hospital alone, the federation, and pooled records",
+        )
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
@@ -87,7 +104,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as inline SVG; its ids begin with `name`, so that two in one page do not clash."""
     target = io.StringIO()
     figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     svg = target.getvalue()
@@ -97,4 +115,5 @@ def _svg(figure: Figure, label: str) -> str:
     svg = svg.replace("xlink:href", "href")
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
+    svg = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{name}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from comity.adapters.report.curves import comparison_svg, history_svg
 from comity.adapters.report.style import STYLE
-
-_NAMES: Final = {"federated": "the four together", "pooled": "pooled (forbidden upper bound)"}
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -19,6 +17,7 @@ def render(document: Mapping[str, Any]) -> str:
         _tiles(document),
         _training(document),
         _leaving(document),
+        _ledger(document),
         _asking(document),
         _audit(document),
     )
@@ -40,7 +39,7 @@ def _header(document: Mapping[str, Any]) -> str:
     return (
         "<header><p class='kicker'>Comity run report</p>"
         "<h1>Four hospitals, one model, and no record left home</h1>"
-        f"<p>Run <code>{_text(document['run'])}</code>, {_text(document['seconds'])} seconds of "
+        f"<p>Run <code>{_text(document['run'])}</code>, {_text(document['training_s'])} seconds of "
         "training. The hospitals are made up; records, noise and journals are real.</p></header>"
     )
 
@@ -62,7 +61,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
 def _training(document: Mapping[str, Any]) -> str:
     rows = [
         (
-            _NAMES.get(row["name"], f"{row['name']} alone"),
+            row["label"],
             _spread(row["accuracy"]),
             _spread(row["auc"]),
             "none" if row["epsilon"] is None else f"{row['epsilon']:.2f}",
@@ -81,7 +80,8 @@ def _training(document: Mapping[str, Any]) -> str:
         "and the federation train at the same epsilon. Pooled means all records in one place, "
         "without protection: it is computed outside the federation, as an upper bound that "
         "nobody may reach. The first seed's federated row is the run above; the other seeds are "
-        "rehearsals in one process.</p></section>"
+        "rehearsals in one process. Which hospital is best alone is not known beforehand, and by "
+        "chance it can reach the score of the four.</p></section>"
     )
 
 
@@ -98,22 +98,54 @@ def _leaving(document: Mapping[str, Any]) -> str:
             (
                 site["site"],
                 f"{document['records'][site['site']]['train']}",
-                f"{site['released_bytes']:,}",
+                f"{site['training_bytes']:,}",
+                f"{site['answer_bytes']:,}",
                 f"{site['raw_records']}",
                 f"{budget['epsilon_spent']:.2f} of {budget['epsilon_total']:g}",
                 _Html(bar),
             )
         )
-    head = ("hospital", "patients", "bytes that left", "raw records", "epsilon spent", "")
+    head = (
+        "hospital",
+        "patients",
+        "training, bytes",
+        "answers, bytes",
+        "raw records",
+        "epsilon spent",
+        "",
+    )
     delta = document["sites"][0]["budget"]["delta"]
     return (
         f"<section><h2>What left each hospital</h2>{_table(head, rows)}"
-        "<p class='note'>Counted from each hospital's audit chain after checking every link. "
-        "Epsilon bounds what anyone can learn about one patient from all that left: smaller is "
-        f"safer. The claim is (epsilon, delta)-differential privacy with delta {delta:g}, for one "
-        "record added or removed.</p>"
+        "<p class='note'>Counted from each hospital's audit chain, after the questions, checking "
+        "every link. Raw records are patients' records; answers quote documents that the hospital "
+        "opened. Epsilon bounds what anyone can learn about one patient from what left in "
+        "training: smaller is safer. The claim is (epsilon, delta)-differential privacy with "
+        f"delta {delta:g}, for one record added or removed.</p>"
         "</section>"
     )
+
+
+def _ledger(document: Mapping[str, Any]) -> str:
+    rows = []
+    for site in document["sites"]:
+        budget = site["budget"]
+        names = ("total", "plan", "spent", "remaining")
+        rows.append((site["site"], *(f"{budget[f'epsilon_{name}']:.3f}" for name in names)))
+    head = ("hospital", "total", "reserved", "spent", "remaining for further plans")
+    parts = "".join(
+        f"<details><summary>{_text(site)}</summary>{_list(lines)}</details>"
+        for site, lines in document["ledger"].items()
+    )
+    return (
+        f"<section><h2>The privacy ledger, in epsilon</h2>{_table(head, rows)}{parts}"
+        "<p class='note'>A plan is reserved whole before any of it runs, and spent before "
+        "anything leaves. Nothing is ever refunded once something left.</p></section>"
+    )
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
 
 
 def _asking(document: Mapping[str, Any]) -> str:
@@ -145,9 +177,7 @@ def _answer(answer: Mapping[str, Any]) -> str:
 
 def _audit(document: Mapping[str, Any]) -> str:
     parts = "".join(
-        f"<details><summary>{_text(site)}</summary><ul>"
-        + "".join(f"<li>{_text(line)}</li>" for line in lines)
-        + "</ul></details>"
+        f"<details><summary>{_text(site)}</summary>{_list(lines)}</details>"
         for site, lines in document["audit"].items()
     )
     folder = _text(document["files"]["folder"])
@@ -170,14 +200,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th scope='col'>{_text(name)}</th>" for name in head)
     body = "".join(
         f"<tr><th scope='row'>{cell(row[0])}</th>"
-        + "".join(f"<td>{cell(value)}</td>" for value in row[1:])
+        + "".join(
+            f"<td data-of='{_text(name)}'>{cell(value)}</td>"
+            for name, value in zip(head[1:], row[1:], strict=True)
+        )
         + "</tr>"
         for row in rows
     )
-    return (
-        "<div class='scroll'><table><thead><tr>"
-        f"{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _spread(figure: Mapping[str, float]) -> str:

@@ -22,7 +22,7 @@ section { margin-top: 2.75rem; }
   letter-spacing: .06em; text-transform: uppercase; }
 .note, figcaption { color: var(--soft); font-size: .88rem; max-width: 46rem; }
 code { font-size: .85em; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; }
 .tiles div, figure, article, details { background: var(--card); border: 1px solid var(--line);
   border-radius: .6rem; padding: 1rem; }
 .tiles b { display: block; font-size: 1.7rem; letter-spacing: -.02em; }
@@ -32,7 +32,6 @@ code { font-size: .85em; overflow-wrap: anywhere; }
 figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit !important; }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .5rem .75rem; border-bottom: 1px solid var(--line);
   white-space: nowrap; font-weight: 400; }
@@ -48,8 +47,20 @@ article ol { padding-left: 1.4rem; margin: .5rem 0 0; font-size: .92rem; }
 article li { margin-top: .5rem; }
 cite { display: block; font-style: normal; color: var(--accent); overflow-wrap: anywhere; }
 q { color: var(--soft); }
+table + details { margin-top: .75rem; }
 details { margin-bottom: .5rem; padding: .6rem 1rem; }
 summary { cursor: pointer; font-weight: 600; }
 details li { font-size: .88rem; margin: .3rem 0; overflow-wrap: anywhere; }
+@media (max-width: 44rem) {
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  table, tbody, tr, tbody th, td { display: block; }
+  tbody tr { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+    padding: .6rem 1rem; margin-bottom: .6rem; }
+  th, td { padding: .15rem 0; border: 0; white-space: normal; }
+  td { display: flex; justify-content: space-between; align-items: center; gap: 1rem; }
+  td::before { content: attr(data-of); color: var(--soft); font-size: .88rem; }
+  td[data-of='']::before { content: 'share spent'; }
+  .bar { flex: 0 1 8rem; }
+}
 @media print { .tiles div, figure, article { break-inside: avoid; } }
 """

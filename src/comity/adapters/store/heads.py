@@ -10,7 +10,7 @@ from comity.core.chain.canonical import decode, encode
 from comity.core.chain.record import Head
 from comity.errors import Malformed, UnavailableError, Verification, VersionMismatch
 from comity.ids import SiteName
-from comity.ports import SignedHead
+from comity.ports import HeadKeeper, SignedHead
 
 SCHEMA_VERSION: Final = 1
 _MAX_BYTES: Final = 4_096
@@ -55,6 +55,28 @@ def read_head(body: bytes) -> SignedHead:
     raise Malformed("a signed head lacks site, sequence, hash or signature")
 
 
+class MirroredHeads:
+    """`HeadKeeper` that keeps each head in a second place too.
+
+    Args:
+        first: What `load` reads.
+        mirror: Outside the site's state folder, so that an old copy of the whole is noticed.
+    """
+
+    def __init__(self, first: HeadKeeper, mirror: HeadKeeper) -> None:
+        self._first = first
+        self._mirror = mirror
+
+    def load(self) -> SignedHead | None:
+        """The head that the first keeper holds."""
+        return self._first.load()
+
+    def keep(self, signed: SignedHead) -> None:
+        """Durably replaces the head in both places, the first one first."""
+        self._first.keep(signed)
+        self._mirror.keep(signed)
+
+
 class FileHeadKeeper:
     """`HeadKeeper` over one file, replaced whole: after a crash it holds the old head or the new.
 
@@ -81,6 +103,11 @@ class FileHeadKeeper:
         except Malformed as error:
             raise Verification(
                 f"{self._path}: the kept head was altered: {error.message}",
+                hint="put the file back from a backup, or remove it: comity journal restore",
+            ) from error
+        except VersionMismatch as error:
+            raise Verification(
+                f"{self._path}: the kept head is not one that this release wrote: {error.message}",
                 hint="put the file back from a backup, or remove it: comity journal restore",
             ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,19 @@ class StateLayout:
     head: Path
     identity: Path
     roster: Path
+
+
+def mirror_of(folder: Path, site: str) -> Path | None:
+    """Where a federation's folder keeps the newest head of a site; None where it cannot.
+
+    Outside the site's state folder, so that an old copy of that folder is noticed.
+    """
+    heads = folder / ".comity" / "heads"
+    try:
+        heads.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return heads / f"{site}.json" if os.access(heads, os.W_OK) else None
 
 
 def state_layout(folder: Path, *, create: bool = False) -> StateLayout:

@@ -36,36 +36,43 @@ class FolderFeed:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield self._item(folder, partial(_refuse, f"{folder} cannot be read: {error.strerror}"))
+            name = self._name(folder)
+            yield self._item(folder, partial(_refuse, f"{name} cannot be read: {error.strerror}"))
             return
         for entry in entries:
             path = Path(entry.path)
+            name = self._name(path)
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink():
-                yield self._item(path, partial(_refuse, f"{path} is a link: put the file itself"))
+                yield self._item(path, partial(_refuse, f"{name} is a link: put the file itself"))
             elif entry.is_dir(follow_symlinks=False):
                 yield from self._below(path)
             else:
                 yield self._item(path, partial(self._read, path))
 
     def _item(self, path: Path, read: Callable[[], bytes]) -> FeedItem:
+        return FeedItem(self._name(path), read)
+
+    def _name(self, path: Path) -> str:
+        """Relative to the folder: what a report says must not depend on where the folder lies."""
         name = path.relative_to(self._folder).as_posix()
-        return FeedItem(name.encode("utf-8", "backslashreplace").decode(), read)
+        return name.encode("utf-8", "backslashreplace").decode()
 
     def _read(self, path: Path) -> bytes:
+        name = self._name(path)
         try:
             # A link put here since the listing is not followed, and a pipe does not block.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise DataError(f"{path} is not a regular file")
+                    raise DataError(f"{name} is not a regular file")
                 content = file.read(self._max_document_bytes + 1)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            raise DataError(f"{name} cannot be read: {error.strerror}") from error
         if len(content) > self._max_document_bytes:
             raise DataError(
-                f"{path} is larger than {self._max_document_bytes} bytes",
+                f"{name} is larger than {self._max_document_bytes} bytes",
                 hint="split it, or raise limits.max-document-bytes in the site file",
             )
         return content

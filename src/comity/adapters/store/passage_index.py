@@ -1,7 +1,12 @@
-"""The inverted index of a passage store: a tantivy folder, rebuilt from the store when in doubt."""
+"""The inverted indexes of a passage store, one a collection; rebuilt from the store when in doubt.
+
+One a collection, since an index ranks candidates by statistics of all that it holds: in a shared
+one, what a closed collection holds would decide which passages of an open one are found.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +28,41 @@ class IndexedPassage:
 
     row: int
     document: int
-    collection: str
     terms: str
+
+
+class PassageIndexes:
+    """The index of each collection, opened when it is first asked for.
+
+    Args:
+        folder: Holds a folder for each; an older release's single index in it is dropped.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, PassageIndex] = {}
+        if (folder / "meta.json").exists():  # the truth has all that it takes to build them
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+
+    def of(self, collection: str) -> PassageIndex:
+        """The index of a collection."""
+        if collection not in self._open:
+            name = hashlib.sha256(collection.encode()).hexdigest()[:32]
+            self._folder.mkdir(exist_ok=True)
+            self._open[collection] = PassageIndex(self._folder / name)
+        return self._open[collection]
+
+    def candidates(self, terms: Sequence[str], collections: Iterable[str], depth: int) -> list[int]:
+        """Rows of about the best `depth` passages of each collection for any of `terms`."""
+        return [
+            row
+            for collection in sorted(collections)
+            for row in self.of(collection).candidates(terms, depth)
+        ]
 
 
 class PassageIndex:
@@ -50,27 +88,16 @@ class PassageIndex:
         """The store's generation that the index stands for; 0 when it is empty."""
         return self._generation
 
-    def candidates(
-        self, terms: Sequence[str], collections: Sequence[str] | None, depth: int
-    ) -> list[int]:
+    def candidates(self, terms: Sequence[str], depth: int) -> list[int]:
         """Rows of about the best `depth` passages for any of `terms`.
 
         Args:
             terms: Distinct analysed terms; at least one.
-            collections: Only these; None for all.
             depth: How many.
         """
         query = tantivy.Query.boolean_query(
             [(tantivy.Occur.Should, self._term("terms", term, "freq")) for term in terms]
         )
-        if collections is not None:
-            inside = tantivy.Query.term_set_query(self._schema, "collection", list(collections))
-            query = tantivy.Query.boolean_query(
-                [
-                    (tantivy.Occur.Must, query),
-                    (tantivy.Occur.Must, tantivy.Query.const_score_query(inside, 0.0)),
-                ]
-            )
         searcher = self._searcher
         hits = searcher.search(query, depth, count=False).hits
         rows = searcher.fast_field_values("row", [address for _, address in hits])
@@ -96,7 +123,6 @@ class PassageIndex:
             for passage in added:
                 entry = tantivy.Document()
                 entry.add_text("terms", passage.terms)
-                entry.add_text("collection", passage.collection)
                 entry.add_text("document", str(passage.document))
                 entry.add_unsigned("row", passage.row)
                 writer.add_document(entry)
@@ -158,7 +184,6 @@ def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     # Terms come analysed, joined by spaces: sites and gateway must count exactly the same ones.
     builder.add_text_field("terms", tokenizer_name="whitespace", index_option="freq")
-    builder.add_text_field("collection", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("document", tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("row", fast=True)
     builder.add_unsigned_field(_GENERATION, stored=True)

@@ -47,7 +47,14 @@ INSERT INTO meta VALUES ('generation', 0);
 INSERT INTO meta VALUES ('analysis', 0);
 """
 
-MIGRATIONS: Final = (_TABLES,)
+_CHANGES: Final = """
+ALTER TABLE removed ADD COLUMN collection TEXT NOT NULL DEFAULT '';
+CREATE TABLE changes (name TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO changes SELECT collection, max(generation) FROM documents GROUP BY collection;
+DELETE FROM removed;  -- each collection gets an index of its own, made anew
+"""
+
+MIGRATIONS: Final = (_TABLES, _CHANGES)
 """Step n leads from schema version n to n + 1; steps are appended, never changed."""
 
 
@@ -85,6 +92,15 @@ def meta(connection: sqlite3.Connection, key: str) -> int:
 def set_meta(connection: sqlite3.Connection, key: str, value: int) -> None:
     """Sets a figure that the store keeps of itself."""
     connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+
+def change(connection: sqlite3.Connection, collection: str, generation: int) -> None:
+    """Notes that a collection changed, which is what its index has to follow."""
+    connection.execute(
+        "INSERT INTO changes VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET "
+        "generation = excluded.generation",
+        (collection, generation),
+    )
 
 
 def count(
@@ -137,7 +153,10 @@ def _analyse_again(connection: sqlite3.Connection) -> None:
         )
         count(connection, collection, (found for _, found in analysed), 1)
     # A tombstone for each document makes the index drop what it holds under the old analysis.
-    connection.execute("INSERT OR REPLACE INTO removed SELECT id, ? FROM documents", (generation,))
+    connection.execute(
+        "INSERT OR REPLACE INTO removed SELECT id, ?, collection FROM documents", (generation,)
+    )
+    connection.execute("UPDATE changes SET generation = ?", (generation,))
     connection.execute("UPDATE documents SET generation = ?", (generation,))
     set_meta(connection, "generation", generation)
     set_meta(connection, "analysis", ANALYSIS_VERSION)

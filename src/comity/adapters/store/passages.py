@@ -1,7 +1,7 @@
-"""A site's documents on disk: SQLite is the truth, a tantivy index beside it is a cache.
+"""A site's documents on disk: SQLite is the truth, tantivy indexes beside it are a cache.
 
 The passages, digests and term statistics are committed by SQLite (WAL, `synchronous=FULL`); the
-index then follows, and after a crash in between it follows at the next opening.
+indexes then follow, and after a crash in between they follow at the next opening.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comity.adapters.store.passage_index import IndexedPassage, PassageIndex
-from comity.adapters.store.passage_schema import count, meta, migrate, set_meta
+from comity.adapters.store.passage_index import IndexedPassage, PassageIndexes
+from comity.adapters.store.passage_schema import change, count, meta, migrate, set_meta
 from comity.core.retrieval.bm25 import Bm25
 from comity.core.retrieval.statistics import TermStatistics
 from comity.core.retrieval.text import terms as terms_of
@@ -70,7 +70,8 @@ class TantivyPassageStore:
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._connection.execute(f"PRAGMA {pragma}")
             migrate(self._connection)
-            self._index = PassageIndex(folder / "index")
+            self._indexes = PassageIndexes(folder / "index")
+        self._followed = -1
         self._catch_up()
 
     def write(self, puts: Sequence[Document], removes: Sequence[DocumentId] = ()) -> None:
@@ -82,10 +83,15 @@ class TantivyPassageStore:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 generation = meta(connection, "generation") + 1
-                for name in (*removes, *(document.document for document in puts)):
+                touched = {
                     self._remove(name, generation)
+                    for name in (*removes, *(document.document for document in puts))
+                }
                 for document in puts:
                     self._put(document, generation)
+                touched |= {document.collection for document in puts}
+                for collection in sorted(touched - {None}, key=str):
+                    change(connection, str(collection), generation)
                 set_meta(connection, "generation", generation)
             self._follow()
 
@@ -106,21 +112,21 @@ class TantivyPassageStore:
         if not question or not collections or limit < 1:
             return []
         self._catch_up()
-        every = {name for (name,) in self._rows("SELECT name FROM collections", [])}
-        inside = None if every <= collections else sorted(collections)
-        rows = self._index.candidates(question, inside, max(limit, self._settings.depth))
+        held = {name for (name,) in self._rows("SELECT name FROM collections", [])}
+        depth = max(limit, self._settings.depth)
+        with self._unavailable():
+            rows = self._indexes.candidates(question, held & collections, depth)
         ranking = Bm25(question, statistics or self.statistics(question, collections))
         hits = []
         # Whether a passage may be seen is read from the truth, not from the index.
-        for name, collection, length, held in self._analysed(rows, collections):
-            words = held.split(" ")
+        for name, collection, length, joined in self._analysed(rows, collections):
+            words = joined.split(" ")
             counts = {term: words.count(term) for term in question}
             hits.append(
                 Hit(
                     passage=PassageId(name),
                     collection=CollectionName(collection),
                     score=ranking.score(counts, length),
-                    coverage=ranking.coverage(counts),
                 )
             )
         hits.sort(key=lambda hit: (-hit.score, hit.passage))
@@ -177,48 +183,69 @@ class TantivyPassageStore:
         )
         count(self._connection, document.collection, analysed, 1)
 
-    def _remove(self, name: DocumentId, generation: int) -> None:
+    def _remove(self, name: DocumentId, generation: int) -> str | None:
+        """Removes a document and says from which collection."""
         connection = self._connection
         row = connection.execute(
             "SELECT id, collection FROM documents WHERE name = ?", (name,)
         ).fetchone()
         if row is None:
-            return
+            return None
         held = connection.execute("SELECT terms FROM passages WHERE document = ?", (row[0],))
         count(connection, row[1], [text.split() for (text,) in held.fetchall()], -1)
         connection.execute("DELETE FROM documents WHERE id = ?", (row[0],))
-        connection.execute("INSERT INTO removed VALUES (?, ?)", (row[0], generation))
+        connection.execute("INSERT INTO removed VALUES (?, ?, ?)", (row[0], generation, row[1]))
+        return str(row[1])
 
     def _catch_up(self) -> None:
-        """Brings the index to the store's generation; leaves it where another process writes."""
+        """Brings the indexes to the store's state; leaves them where another process writes."""
         with self._lock, self._unavailable():
-            if self._index.generation == meta(self._connection, "generation"):
+            now = meta(self._connection, "generation")
+            if self._followed == now:
                 return
-            self._index.refresh()
-            if self._index.generation == meta(self._connection, "generation"):
+            if not self._behind():
+                self._followed = now
                 return
             try:
                 with self._writing():
                     self._follow()
             except UnavailableError:
-                self._index.refresh()  # the other writer is about to commit the same
+                self._behind()  # the other writer is about to commit the same
+
+    def _behind(self) -> list[tuple[str, int]]:
+        """Collections whose index lacks a change, or is ahead, with their last change."""
+        found = []
+        for collection, changed in self._rows("SELECT name, generation FROM changes", []):
+            index = self._indexes.of(collection)
+            index.refresh()
+            if index.generation != changed:
+                found.append((collection, changed))
+        return found
 
     def _follow(self) -> None:
-        self._index.refresh()
         now = meta(self._connection, "generation")
-        if self._index.generation > now:  # an older copy of the truth was put back
-            self._index.clear()
-        before = self._index.generation
-        removed = self._rows("SELECT document FROM removed WHERE generation > ?", [before])
-        added = self._connection.execute(
-            "SELECT p.id, p.document, d.collection, p.terms FROM passages p "
-            "JOIN documents d ON d.id = p.document WHERE d.generation > ?",
-            (before,),
-        )
-        self._index.follow(
-            (row for (row,) in removed), (IndexedPassage(*row) for row in added), now
-        )
+        for collection, changed in self._behind():
+            index = self._indexes.of(collection)
+            if index.generation > changed:  # an older copy of the truth was put back
+                index.clear()
+            before = index.generation
+            removed = self._rows(
+                "SELECT document FROM removed WHERE collection = ? AND generation > ?",
+                [collection, before],
+            )
+            added = self._connection.execute(
+                "SELECT p.id, p.document, p.terms FROM passages p "
+                "JOIN documents d ON d.id = p.document WHERE d.collection = ? AND d.generation > ? "
+                "ORDER BY p.id",
+                (collection, before),
+            )
+            # An index stands for its own collection's last change alone: what others hold or when
+            # they were written leaves no trace in it.
+            index.follow(
+                (row for (row,) in removed), (IndexedPassage(*row) for row in added), changed
+            )
         self._connection.execute("DELETE FROM removed WHERE generation <= ?", (now,))
+        self._followed = now
 
     def _analysed(
         self, rows: Sequence[int], collections: frozenset[CollectionName]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from comity.adapters.train.privacy import DpSgd
 from comity.adapters.train.scores import scores_of
-from comity.adapters.train.steps import check_table, descend
+from comity.adapters.train.steps import check_settings, check_table, descend, rowwise
 from comity.ports import Arrays, Contribution, Metrics, Rng, Table
 
 
@@ -37,6 +37,9 @@ class LinearTrainer:
     l2: float = 0.0
     privacy: DpSgd | None = None
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
     def initial(self) -> Arrays:
         """Zeros: ``weights`` (features, classes) and ``bias`` (classes,), float64."""
         return {
@@ -48,7 +51,7 @@ class LinearTrainer:
         """Trains `steps` steps from `arrays`.
 
         Raises:
-            DataError: The table does not fit the model.
+            DataError: The table does not fit the model, or the arrays are not the model's.
         """
         check_table(data, self.features, self.classes)
         return descend(self, arrays, data, rng)
@@ -65,8 +68,11 @@ class LinearTrainer:
     def gradients(
         self, arrays: Arrays, features: NDArray[np.float64], labels: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Each record's gradient of the cross-entropy, shape (n, features * classes + classes)."""
-        error = self.probabilities(arrays, features)
+        """Each record's gradient of the cross-entropy, shape (n, features * classes + classes).
+
+        A record's gradient depends on that record alone, to the last bit.
+        """
+        error = softmax(rowwise(features, arrays["weights"]) + arrays["bias"])
         error[np.arange(len(labels)), labels] -= 1.0
         outer = features[:, :, None] * error[:, None, :]
         return np.concatenate(

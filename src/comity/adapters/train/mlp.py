@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from comity.adapters.train.linear import softmax
 from comity.adapters.train.privacy import DpSgd
 from comity.adapters.train.scores import scores_of
-from comity.adapters.train.steps import check_table, descend
+from comity.adapters.train.steps import check_settings, check_table, descend, rowwise
 from comity.ports import Arrays, Contribution, Metrics, Rng, Table
 
 
@@ -38,6 +38,9 @@ class MlpTrainer:
     seed: int = 0
     privacy: DpSgd | None = None
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
     def initial(self) -> Arrays:
         """He-normal weights from `seed` (He et al. 2015), zero biases, float64."""
         draw = np.random.default_rng(self.seed)
@@ -54,7 +57,7 @@ class MlpTrainer:
         """Trains `steps` steps from `arrays`.
 
         Raises:
-            DataError: The table does not fit the model.
+            DataError: The table does not fit the model, or the arrays are not the model's.
         """
         check_table(data, self.features, self.classes)
         return descend(self, arrays, data, rng)
@@ -71,12 +74,17 @@ class MlpTrainer:
     def gradients(
         self, arrays: Arrays, features: NDArray[np.float64], labels: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Each record's gradient of the cross-entropy, flat, in the arrays' order."""
+        """Each record's gradient of the cross-entropy, flat, in the arrays' order.
+
+        A record's gradient depends on that record alone, to the last bit.
+        """
         records = len(labels)
-        hidden = self._hidden(arrays, features)
-        error = softmax(hidden @ arrays["weights"] + arrays["bias"])
+        hidden = np.maximum(
+            rowwise(features, arrays["hidden-weights"]) + arrays["hidden-bias"], 0.0
+        )
+        error = softmax(rowwise(hidden, arrays["weights"]) + arrays["bias"])
         error[np.arange(records), labels] -= 1.0
-        inner = (error @ arrays["weights"].T) * (hidden > 0)
+        inner = rowwise(error, arrays["weights"].T) * (hidden > 0)
         parts = (
             (features[:, :, None] * inner[:, None, :]).reshape(
                 records, self.features * self.hidden

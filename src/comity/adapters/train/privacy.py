@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from comity.core.privacy.clip import check_clip_norm
 from comity.core.privacy.noise import noisy_sum
 from comity.core.privacy.plan import training_event
 from comity.core.privacy.sampling import poisson_batch
 from comity.errors import ConfigError
 from comity.ports import Rng
+
+MAX_RECORDS: Final = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,11 @@ class DpSgd:
 
     def __post_init__(self) -> None:
         training_event(self.sampling_rate, self.noise_multiplier)
-        if self.expected_records < 1:
+        check_clip_norm(self.clip_norm)
+        if not 1 <= self.expected_records <= MAX_RECORDS:
             raise ConfigError(
-                f"expected_records is {self.expected_records}", hint="estimate at least 1 record"
+                f"expected_records is {self.expected_records}",
+                hint=f"estimate from 1 to {MAX_RECORDS:,} records",
             )
 
     def batch(self, records: int, rng: Rng) -> NDArray[np.int64]:

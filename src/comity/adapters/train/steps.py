@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,19 @@ from comity.adapters.train.privacy import DpSgd
 from comity.adapters.train.scores import scores_of
 from comity.core.privacy.event import Spend
 from comity.core.privacy.plan import training_event
-from comity.errors import DataError
+from comity.errors import ConfigError, DataError
 from comity.ports import Arrays, Contribution, Rng, Table
+
+MAX_STEPS: Final = 100_000
+MIN_RATE: Final = 1e-12
+MAX_RATE: Final = 1e6
 
 
 class Differentiable(Protocol):
     """A model that knows each record's own gradient."""
+
+    def initial(self) -> Arrays:
+        """The arrays that a run starts from."""
 
     @property
     def steps(self) -> int:
@@ -49,6 +56,7 @@ def descend(model: Differentiable, arrays: Arrays, data: Table, rng: Rng) -> Con
     Plain: full batches, weight n, and the train metrics. Private: weight 1, since a count of
     records would be a release of its own, the average of the steps' arrays, and no metrics.
     """
+    _check_arrays(arrays, model.initial())
     flat = np.concatenate([array.reshape(-1) for array in arrays.values()])
     total = np.zeros_like(flat)
     privacy = model.privacy
@@ -60,8 +68,9 @@ def descend(model: Differentiable, arrays: Arrays, data: Table, rng: Rng) -> Con
             batch = privacy.batch(len(data.labels), rng)
             rows = model.gradients(current, data.features[batch], data.labels[batch])
             step = privacy.mean_gradient(rows, rng)
-        flat = flat - model.learning_rate * (step + model.l2 * flat)
-        total += flat
+        with np.errstate(over="ignore", invalid="ignore"):  # the gate refuses what is not finite
+            flat = flat - model.learning_rate * (step + model.l2 * flat)
+            total += flat
     if privacy is None:
         result = unflat(flat, arrays)
         metrics = scores_of(data.labels, model.probabilities(result, data.features))
@@ -71,6 +80,34 @@ def descend(model: Differentiable, arrays: Arrays, data: Table, rng: Rng) -> Con
     return Contribution(averaged, 1.0, spends=(Spend(event, model.steps),))
 
 
+def rowwise(rows: NDArray[np.float64], matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """``rows @ matrix``, each row by itself.
+
+    One product over all rows rounds a row by how many others there are. With weights that cancel,
+    one record more would then move every other record's gradient, and the sensitivity of their sum
+    would be that of the whole batch.
+    """
+    product: NDArray[np.float64] = np.matmul(rows[:, None, :], matrix)[:, 0, :]
+    return product
+
+
+def check_settings(model: Differentiable) -> None:
+    """Checks the settings that a run's configuration may choose.
+
+    Raises:
+        ConfigError: One is not sane; names it.
+    """
+    if not 1 <= model.steps <= MAX_STEPS:
+        raise ConfigError(f"steps is {model.steps}", hint=f"set steps from 1 to {MAX_STEPS:,}")
+    if not MIN_RATE <= model.learning_rate <= MAX_RATE:
+        raise ConfigError(
+            f"learning_rate is {model.learning_rate}",
+            hint=f"set learning_rate from {MIN_RATE:g} to {MAX_RATE:g}",
+        )
+    if not 0 <= model.l2 <= MAX_RATE:
+        raise ConfigError(f"l2 is {model.l2}", hint=f"set l2 from 0 to {MAX_RATE:g}")
+
+
 def unflat(flat: NDArray[np.float64], like: Arrays) -> dict[str, NDArray[np.float64]]:
     """Arrays of the names and shapes of `like`, cut from one vector."""
     result, start = {}, 0
@@ -78,6 +115,19 @@ def unflat(flat: NDArray[np.float64], like: Arrays) -> dict[str, NDArray[np.floa
         result[name] = flat[start : start + array.size].reshape(array.shape)
         start += array.size
     return result
+
+
+def _check_arrays(arrays: Arrays, like: Arrays) -> None:
+    """Checks that a coordinator's arrays are this model's: their names, shapes, and float64."""
+    kinds = [
+        {name: (array.shape, array.dtype) for name, array in found.items()}
+        for found in (arrays, like)
+    ]
+    if list(arrays) != list(like) or kinds[0] != kinds[1]:
+        raise DataError(
+            "the arrays that came are not this model's",
+            hint="start from the trainer's own initial arrays",
+        )
 
 
 def check_table(data: Table, features: int, classes: int) -> None:

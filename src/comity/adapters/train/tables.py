@@ -39,6 +39,7 @@ def read_csv(
     feature_names: Sequence[str] = (),
     label_names: Sequence[str] = (),
     limits: TableLimits | None = None,
+    in_order: bool = False,
 ) -> Table:
     """Reads a CSV file with a header: one label column, all other columns are features.
 
@@ -48,10 +49,12 @@ def read_csv(
         feature_names: The features in the federation's order; all other columns when empty.
         label_names: The labels in the federation's order; those found, sorted, when empty.
         limits: Bounds on the file.
+        in_order: Refuse a file whose features stand in another order than `feature_names`.
 
     Raises:
-        DataError: The file is missing, empty, not UTF-8, lacks a column, has a value that is no
-            finite number or a label nobody agreed on, or exceeds a limit; names line and column.
+        DataError: The file is missing, empty, not UTF-8, lacks or moved a column, has a
+            value that is no finite number or a label nobody agreed on, or exceeds a limit; names
+            line and column.
     """
     rows = _rows(path, limits or TableLimits())
     header = next(rows, (0, []))[1]
@@ -61,9 +64,7 @@ def read_csv(
             hint=f"the columns are {', '.join(header[:12]) or 'none'}",
         )
     names = tuple(feature_names) or tuple(name for name in header if name != label)
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise DataError(f"{path}: line 1: there is no column {missing[0]!r}")
+    _check_columns(path, header, names, in_order=in_order)
     columns = [header.index(name) for name in names]
     at = header.index(label)
     features, labels = [], []
@@ -276,6 +277,36 @@ def _lines(path: Path, file: object, limits: TableLimits) -> Iterator[str]:
                 hint="save the file as UTF-8",
             ) from error
     raise DataError(f"{path}: more than {limits.max_rows:,} records")
+
+
+def _check_columns(
+    path: Path, header: Sequence[str], names: Sequence[str], *, in_order: bool
+) -> None:
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise DataError(
+            f"{path}: line 1: there is no column {missing[0]!r}",
+            hint=_renamed(header, names) or "add it, or leave the feature out at every site",
+        )
+    twice = [name for name in names if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: line 1: column {twice[0]!r} stands there twice")
+    if in_order:
+        known = set(names)
+        for found, name in zip((one for one in header if one in known), names, strict=True):
+            if found != name:
+                raise DataError(
+                    f"{path}: line 1: column {found!r} stands where {name!r} was agreed on",
+                    hint="put the columns, names and values, in the agreed order",
+                )
+
+
+def _renamed(header: Sequence[str], names: Sequence[str]) -> str:
+    """What a missing column may be called here, where one stands in its place."""
+    for found, name in zip(header, names, strict=False):
+        if found != name and name not in header and found not in names:
+            return f"column {found!r} stands in its place: is it the same measurement?"
+    return ""
 
 
 def _number(path: Path, line: int, column: str, text: str) -> float:

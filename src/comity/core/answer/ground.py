@@ -23,15 +23,15 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class GroundSettings:
-    """When to answer; calibrated on held-out questions, see the documentation on asking.
+    """When to answer; calibrated on tuning questions only, see docs/concepts/asking.md.
 
     Attributes:
         min_passage_coverage: A passage that holds less of the question's weight supports nothing.
         min_sentence_coverage: Nor does a sentence that holds less.
     """
 
-    min_passage_coverage: float = 0.7
-    min_sentence_coverage: float = 0.3
+    min_passage_coverage: float = 0.65
+    min_sentence_coverage: float = 0.65
 
     def __post_init__(self) -> None:
         for name in ("min_passage_coverage", "min_sentence_coverage"):

@@ -117,13 +117,14 @@ def decide_quota(terms: CollectionPolicy, in_question: int, in_day: int) -> Deci
 
 def protections_off(policy: SitePolicy) -> tuple[str, ...]:
     """The protections that the owner switched off, each as it is written in the policy, sorted."""
-    return tuple(
-        sorted(
-            f"{message_type}.{kind.value} = {rule.value}"
-            for (message_type, kind), rule in policy.train.rules.items()
-            if rule is Rule.PLAIN
-        )
-    )
+    off = [
+        f"{message_type}.{kind.value} = {rule.value}"
+        for (message_type, kind), rule in policy.train.rules.items()
+        if rule is Rule.PLAIN
+    ]
+    if policy.train.unclaimed is Rule.PLAIN:
+        off.append(f"unclaimed = {Rule.PLAIN.value}")
+    return tuple(sorted(off))
 
 
 def policy_record(policy: SitePolicy) -> dict[str, object]:
@@ -144,13 +145,15 @@ def policy_record(policy: SitePolicy) -> dict[str, object]:
             "noise_multiplier": repr(noise.noise_multiplier),
         },
         "sums": _sums_record(train.sums),
+        "unclaimed": train.unclaimed.value,
         "max_reply_bytes": train.max_reply_bytes,
+        "max_metrics": train.max_metrics,
         "budgets": {
             name: {
                 "epsilon": repr(budget.epsilon),
                 "delta": repr(budget.delta),
                 "unit": budget.unit.value,
-                "filter_order": repr(budget.filter_order),
+                "filter_order": repr(budget.order),
             }
             for name, budget in policy.budgets.items()
         },

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 from comity.errors import ConfigError
 from comity.ids import AppDigest, CollectionName, DatasetName
+
+MAX_FILTER_ORDER: Final = 1024
 
 
 class Rule(StrEnum):
@@ -68,10 +71,12 @@ class SiteNoise:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        for name in ("clip_norm", "noise_multiplier"):
+        for name, low, high in (("clip_norm", 1e-100, 1e100), ("noise_multiplier", 0.001, 1e6)):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}", hint=f"set {name} to a number above 0")
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"{name} is {value}", hint=f"set {name} between {low:g} and {high:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +88,47 @@ class Budget:
         delta: Total delta; choose it below one over the number of records.
         unit: What is protected.
         filter_order: The Renyi order, fixed beforehand, of the filter that admits plans chosen
-            after outputs (Feldman and Zrnic 2021).
+            after outputs (Feldman and Zrnic 2021); None takes `usual_filter_order`.
     """
 
     epsilon: float
     delta: float
     unit: Unit = Unit.RECORD
-    filter_order: float = 4.0
+    filter_order: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise ConfigError(f"epsilon is {self.epsilon}", hint="set epsilon above 0, at most 10")
         if not 0 < self.delta < 1:
             raise ConfigError(f"delta is {self.delta}", hint="set delta below one over the records")
-        if not (math.isfinite(self.filter_order) and self.filter_order > 1):
+        order = self.filter_order
+        if order is not None and not (math.isfinite(order) and order > 1):
             raise ConfigError(
-                f"filter_order is {self.filter_order}", hint="set filter_order above 1, such as 4"
+                f"filter_order is {order}", hint="set filter_order above 1, such as 8"
             )
+
+    @property
+    def order(self) -> float:
+        """The filter's order: the one that is set, else the usual one."""
+        if self.filter_order is not None:
+            return self.filter_order
+        return usual_filter_order(self.epsilon, self.delta)
+
+
+def usual_filter_order(epsilon: float, delta: float) -> float:
+    """The order of a filter whose owner sets none, from the budget alone, never from data.
+
+    Bounding Renyi divergence of order a by r gives epsilon r + c(a), where c(a) = log(1 - 1/a) -
+    log(delta a) / (a - 1) is spent before anything ran (Canonne, Kamath and Steinke 2020, Prop.
+    12), while r grows with a. For Gaussians the most fits where c is half of epsilon. So: the
+    smallest whole order at which c is at most half of epsilon, and at most `MAX_FILTER_ORDER`.
+    """
+    low, high = 1, MAX_FILTER_ORDER
+    while high - low > 1:  # c falls as the order grows
+        order = (low + high) // 2
+        cost = math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+        low, high = (low, order) if cost <= epsilon / 2 else (order, high)
+    return float(high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +185,25 @@ class TrainPolicy:
         trusted_trainers: Digests of the trainers whose record-level privacy claim is credited.
         site_noise: Clip and noise by the gate itself, for any app; None leaves arrays unnoised.
         sums: What the site demands of a secure sum.
+        unclaimed: What becomes of arrays without a privacy claim where the data set has a budget:
+            `Rule.WITHHOLD` refuses the reply, `Rule.PLAIN` lets them out beside the budget.
         max_reply_bytes: Bound on one reply.
+        max_metrics: Bound on the scalar metrics of one reply.
     """
 
     rules: Mapping[tuple[str, PartKind], Rule] = field(default_factory=_train_rules)
     trusted_trainers: frozenset[AppDigest] = frozenset()
     site_noise: SiteNoise | None = None
     sums: SumPolicy = field(default_factory=SumPolicy)
+    unclaimed: Rule = Rule.WITHHOLD
     max_reply_bytes: int = 2**31
+    max_metrics: int = 64
+
+    def __post_init__(self) -> None:
+        if self.unclaimed not in {Rule.WITHHOLD, Rule.PLAIN}:
+            raise ConfigError(
+                f"unclaimed is {self.unclaimed}", hint="set unclaimed to withhold or plain"
+            )
 
     def rule_for(self, message_type: str, kind: PartKind) -> Rule:
         """The rule for one part: exact message type, then its category, then the default."""

@@ -2,8 +2,10 @@
 
 Guarantees, each with a test of its name:
 
-- A row's or a contribution's L2 norm is at most `clip_norm` afterwards, also in floating point.
-- What is within the bound is unchanged, a zero update too.
+- A row's or a contribution's L2 norm is at most `clip_norm` afterwards, in exact arithmetic, at any
+  scale: norms are taken of rows divided by their largest element, so that no square underflows or
+  overflows.
+- What is within the bound, less 2**-40 of it for rounding, is unchanged, a zero update too.
 - A row with a NaN or an infinity counts for nothing; a contribution with one is refused.
 - Adding or removing one record changes a sum of clipped rows by at most `clip_norm` (sensitivity
   under ``add_or_remove_one``); replacing one, by at most twice that.
@@ -20,8 +22,12 @@ from numpy.typing import NDArray
 
 from comity.errors import ConfigError, DataError
 
+MIN_CLIP_NORM: Final = 1e-100
+MAX_CLIP_NORM: Final = 1e100
+"""Between these neither the bound nor the grid of the noise comes near the ends of floats."""
+
 _SAFE: Final = 1.0 - 2.0**-40
-"""Covers the rounding of norm and product, so that the bound holds in floating point too."""
+"""Covers the rounding of norm and product, so that the bound holds exactly."""
 
 
 def check_positive(name: str, value: float) -> None:
@@ -34,28 +40,42 @@ def check_positive(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value}", hint=f"set {name} to a finite number above 0")
 
 
-def clip_factors(norms: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:
-    """What each row must be multiplied with: 1 within the bound, 0 where the norm is not finite.
+def check_clip_norm(clip_norm: float) -> None:
+    """Checks that a bound on norms is one that floating point can hold.
 
-    Args:
-        norms: L2 norms, shape (n,).
-        clip_norm: The bound.
-
-    Returns:
-        Factors in [0, 1], shape (n,).
+    Raises:
+        ConfigError: It is not between `MIN_CLIP_NORM` and `MAX_CLIP_NORM`.
     """
     check_positive("clip_norm", clip_norm)
-    finite = np.isfinite(norms)
-    safe = np.where(finite, norms, 1.0)
-    factors = np.where(safe <= clip_norm, 1.0, clip_norm * _SAFE / np.maximum(safe, clip_norm))
-    return np.where(finite, factors, 0.0)
+    if not MIN_CLIP_NORM <= clip_norm <= MAX_CLIP_NORM:
+        raise ConfigError(
+            f"clip_norm is {clip_norm}",
+            hint=f"choose it between {MIN_CLIP_NORM:g} and {MAX_CLIP_NORM:g}; 1 is usual",
+        )
 
 
 def clipped_rows(rows: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:
-    """Each row of shape (n, d) with its L2 norm bounded; rows that are not finite become zero."""
+    """Each row of shape (n, d) with its L2 norm bounded; rows that are not finite become zero.
+
+    What becomes of a row depends on that row alone, to the last bit.
+    """
+    check_clip_norm(clip_norm)
+    rows = np.ascontiguousarray(rows, dtype=np.float64)
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    finite = np.isfinite(largest)[:, None]
+    divisor = np.where(finite[:, 0] & (largest > 0), largest, 1.0)
+    unit = np.where(finite, rows, 0.0) / divisor[:, None]
+    length = np.sqrt((unit * unit).sum(axis=1))  # 0, or from 1 to the root of d
     with np.errstate(over="ignore", invalid="ignore"):
-        factors = clip_factors(np.linalg.norm(rows, axis=1), clip_norm)
-    return np.where(factors[:, None] > 0, rows, 0.0) * factors[:, None]
+        within = finite & (largest * length <= clip_norm * _SAFE)[:, None]
+    bounded = unit * (clip_norm * _SAFE / np.maximum(length, 1.0))[:, None]
+    return np.where(within, rows, bounded)
+
+
+def clipped_update(update: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:
+    """One vector of shape (d,) with its L2 norm bounded."""
+    clipped: NDArray[np.float64] = clipped_rows(update[None, :], clip_norm)[0]
+    return clipped
 
 
 def flat_update(
@@ -110,5 +130,4 @@ def clip_by_global_norm(
         DataError: A value is NaN or infinite.
     """
     update = flat_update(arrays, reference)
-    factor = clip_factors(np.array([np.linalg.norm(update)]), clip_norm)[0]
-    return from_flat_update(update * factor, arrays, reference)
+    return from_flat_update(clipped_update(update, clip_norm), arrays, reference)

@@ -7,6 +7,7 @@ record written today can be read in ten years. After `dp_event` of dp-accounting
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +26,24 @@ class Mechanism(StrEnum):
     GAUSSIAN = "gaussian"
     LAPLACE = "laplace"
     RANDOMISED_RESPONSE = "randomised_response"
+
+
+_GAUSSIAN: Final = (Decimal("0.001"), Decimal("1e9"))
+_EPSILON: Final = (Decimal("1e-9"), Decimal(100))
+_SANE: Final = {
+    Mechanism.DISCRETE_GAUSSIAN: _GAUSSIAN,
+    Mechanism.GAUSSIAN: _GAUSSIAN,
+    Mechanism.LAPLACE: _EPSILON,
+    Mechanism.RANDOMISED_RESPONSE: _EPSILON,
+}
+"""Within these every accountant's arithmetic holds; beyond them a figure promises nothing."""
+
+_PARAMETERS: Final = {
+    mechanism: "noise multiplier" if sane is _GAUSSIAN else "epsilon"
+    for mechanism, sane in _SANE.items()
+}
+MIN_RATE: Final = Decimal("1e-18")
+_DECIMAL: Final = re.compile(r"(?=.{1,40}\Z)(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 
 class Adjacency(StrEnum):
@@ -48,9 +67,10 @@ class PrivacyEvent:
 
     Attributes:
         mechanism: The noise.
-        parameter: For Gaussians the noise multiplier (standard deviation over sensitivity); for
-            Laplace and randomised response the epsilon of one release. A decimal string, so that
-            it is written and read back without rounding.
+        parameter: For Gaussians the noise multiplier (standard deviation over sensitivity), from
+            0.001 to 1e9; for Laplace and randomised response the epsilon of one release, from 1e-9
+            to 100. A decimal string in ASCII digits, so that it is written and read back without
+            rounding.
         sampling: How the batch was drawn.
         sampling_rate: Probability (Poisson) or fraction, a decimal string; ``1`` for none.
         unit: What is protected: ``record``, ``person`` or ``site``.
@@ -67,15 +87,18 @@ class PrivacyEvent:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        parameter, rate = (
-            _decimal("parameter", self.parameter),
-            _decimal("sampling_rate", self.sampling_rate),
-        )
-        if parameter <= 0:
-            raise ConfigError(f"parameter is {self.parameter}", hint="set it above 0")
-        if not 0 < rate <= 1:
+        low, high = _SANE[self.mechanism]
+        if not low <= _decimal("parameter", self.parameter) <= high:
             raise ConfigError(
-                f"sampling_rate is {self.sampling_rate}", hint="set it above 0, at most 1"
+                f"parameter is {self.parameter}",
+                hint=f"set the {_PARAMETERS[self.mechanism]} of {self.mechanism.value} between "
+                f"{low:g} and {high:g}",
+            )
+        rate = _decimal("sampling_rate", self.sampling_rate)
+        if not MIN_RATE <= rate <= 1:
+            raise ConfigError(
+                f"sampling_rate is {self.sampling_rate}",
+                hint=f"set it between {MIN_RATE:g} and 1",
             )
         if self.sampling is Sampling.NONE and rate != 1:
             raise ConfigError("sampling is none, yet sampling_rate is not 1")
@@ -151,10 +174,8 @@ class Plan:
 
 
 def _decimal(name: str, text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except ArithmeticError as error:
-        raise ConfigError(f"{name} is {text!r}", hint="write a decimal number") from error
-    if not value.is_finite():
-        raise ConfigError(f"{name} is {text!r}", hint="write a finite decimal number")
-    return value
+    if not _DECIMAL.fullmatch(text):
+        raise ConfigError(
+            f"{name} is {text[:40]!r}", hint="write a decimal number such as 0.5, in digits 0 to 9"
+        )
+    return Decimal(text)

@@ -259,7 +259,8 @@ class LedgerState:
         key = self.holders.get(reservation)
         if key is None:
             raise WrongStage(
-                f"there is no reservation {reservation}", hint="reserve a plan before the run"
+                f"there is no reservation {reservation}",
+                hint="reserve a plan before the run; comity ledger show lists what is reserved",
             )
         return self.accounts[key], self.accounts[key].reservations[reservation]
 

@@ -36,9 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comity.core.privacy.clip import (
-    check_positive,
-    clip_factors,
+    check_clip_norm,
     clipped_rows,
+    clipped_update,
     flat_update,
     from_flat_update,
 )
@@ -49,6 +49,10 @@ ByteSource = Callable[[int], bytes]
 
 SIGMA_STEPS: Final = 16_384
 """Standard deviation of the noise in grid steps."""
+
+MIN_NOISE: Final = 0.001
+MAX_NOISE: Final = 1e6
+"""Noise multipliers between which steps and sums are exact in int64 and the noise is noise."""
 
 _SAMPLED_SIGMA: Final = math.sqrt(SIGMA_STEPS**2 + 9)
 _TABLE_SIGMA: Final = 256.0
@@ -124,9 +128,9 @@ def noisy_arrays(
     """
     step = _step(clip_norm, noise_multiplier)
     update = flat_update(arrays, reference)
-    factor = clip_factors(np.array([np.linalg.norm(update)]), clip_norm)[0]
-    steps = np.trunc(update * factor / step)
-    noisy = (steps + discrete_gaussian(_SAMPLED_SIGMA, update.size, token)) * step
+    steps = np.trunc(clipped_update(update, clip_norm) / step)
+    noise = discrete_gaussian(_SAMPLED_SIGMA, update.size, token)
+    noisy: NDArray[np.float64] = (steps + noise).astype(np.float64) * step
     for name, array in arrays.items():
         if array.dtype.kind in "ub":
             raise DataError(
@@ -137,12 +141,13 @@ def noisy_arrays(
 
 
 def _step(clip_norm: float, noise_multiplier: float) -> float:
-    check_positive("clip_norm", clip_norm)
-    check_positive("noise_multiplier", noise_multiplier)
-    step = clip_norm * noise_multiplier / SIGMA_STEPS
-    if step < np.finfo(np.float64).tiny:
-        raise ConfigError(f"clip_norm is {clip_norm}", hint="choose a larger clip_norm")
-    return step
+    check_clip_norm(clip_norm)
+    if not MIN_NOISE <= noise_multiplier <= MAX_NOISE:
+        raise ConfigError(
+            f"noise_multiplier is {noise_multiplier}",
+            hint=f"choose it between {MIN_NOISE:g} and {MAX_NOISE:g}",
+        )
+    return clip_norm * noise_multiplier / SIGMA_STEPS
 
 
 def _from_table(sigma: float, size: int, token: ByteSource) -> NDArray[np.int64]:

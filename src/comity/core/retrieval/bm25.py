@@ -32,7 +32,6 @@ class Bm25:
     def __init__(self, question: Iterable[str], statistics: TermStatistics) -> None:
         # Sorted, so that every site and the gateway add in one order and agree to the last bit.
         self._weights = {term: idf(term, statistics) for term in sorted(set(question))}
-        self._total = sum(weight for weight in self._weights.values())
         self._mean = statistics.mean_length or 1.0
 
     def score(self, counts: Mapping[str, int], length: int) -> float:
@@ -48,14 +47,3 @@ class Bm25:
             for term, weight in self._weights.items()
             if (count := counts.get(term, 0))
         )
-
-    def coverage(self, counts: Mapping[str, int]) -> float:
-        """The share of the question's weight that a passage holds, in [0, 1].
-
-        A term weighs its idf, so words that the corpus does not know count most. It is what
-        abstention looks at: a score says which passage is best, coverage whether it is good.
-        """
-        if not self._total:
-            return 0.0
-        found = sum(weight for term, weight in self._weights.items() if counts.get(term, 0))
-        return min(1.0, found / self._total)

@@ -20,13 +20,11 @@ class Candidate:
         opaque: Names the passage within one exchange, to nobody but its site.
         collection: Where it lies.
         score: BM25, for the gateway only, never for the asker.
-        coverage: Share of the question's weight that the passage holds, in [0, 1]; likewise.
     """
 
     opaque: str
     collection: CollectionName
     score: float
-    coverage: float
 
 
 def fuse(

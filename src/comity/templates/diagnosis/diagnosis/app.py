@@ -7,6 +7,16 @@ from flwr.app import Context
 
 import comity
 
+# The columns that the hospitals agreed on, in this order.
+MEASURES = [
+    "radius", "texture", "perimeter", "area", "smoothness",
+    "compactness", "concavity", "concave points", "symmetry", "fractal dimension",
+]
+FEATURES = [
+    *(f"mean {name}" for name in MEASURES),
+    *(f"{name} error" for name in MEASURES),
+    *(f"worst {name}" for name in MEASURES),
+]
 # Public bounds of the 30 measurements, from the instrument, not from anybody's records.
 MEAN = [30, 40, 200, 2500, 0.2, 0.35, 0.45, 0.2, 0.3, 0.1]
 ERROR = [3, 5, 22, 550, 0.03, 0.14, 0.4, 0.05, 0.08, 0.03]
@@ -35,7 +45,11 @@ def records(context: Context, file: str) -> comity.Table:
     """One file of this hospital's records, scaled by the public bounds."""
     folder = Path(str(context.node_config["data-path"]))
     table = comity.read_csv(
-        folder / file, label="diagnosis", label_names=("malignant", "benign")
+        folder / file,
+        label="diagnosis",
+        feature_names=FEATURES,
+        label_names=("malignant", "benign"),
+        in_order=True,
     )
     return comity.scaled(table, np.zeros_like(HIGH), HIGH)
 

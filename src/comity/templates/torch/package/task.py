@@ -45,7 +45,7 @@ def fit(network: Network, data: TensorDataset, epochs: int, batch: int, rate: fl
             loss = nn.functional.cross_entropy(network(points), labels)
             loss.backward()
             optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def accuracy(network: Network, data: TensorDataset) -> float:

@@ -1,0 +1,1 @@
+"""A PyTorch network, trained by a sample of many users."""

@@ -1,0 +1,1 @@
+"""Rounds that move arrays and train nothing."""
