@@ -259,21 +259,20 @@ def test_an_app_that_registers_the_protocol_s_names_never_sees_a_message_of_it()
 
 
 @pytest.mark.parametrize("kind", [*sorted(PROTOCOL_TYPES), "train", "query.x"])
-@pytest.mark.parametrize("secure", [True, False])
 def test_a_forged_message_of_the_protocol_is_refused_before_the_app(
-    kind: str, *, secure: bool, tap: type[Tap]
+    kind: str, tap: type[Tap]
 ) -> None:
     seen = Seen()
     forged = Records({PROTOCOL: ConfigRecord({"body": b"CSA\1\7forged"})})
 
     def main(grid: Grid, context: Context) -> None:
         del context
-        inner = grid._inner if secure else grid  # type: ignore[attr-defined]
+        inner = grid._inner  # type: ignore[attr-defined]
         inner.send_and_receive([Message(forged, n, kind) for n in grid.get_node_ids()])
 
     app = client(seen, fitted, x=hoarding)
     with contextlib.suppress(UnavailableError):  # where no site ever answered
-        ran(main, app, secure=SETTINGS if secure else None)
+        ran(main, app, secure=SETTINGS)
     assert seen.calls == []
     assert len(tap.replies) == 4
     assert all(reply.has_error() for reply in tap.replies)

@@ -67,6 +67,7 @@ class Masked:
 
 
 def policy(budget: Budget | None = None, **changes: Any) -> SitePolicy:
+    changes.setdefault("unclaimed", Rule.PLAIN)
     train = TrainPolicy(trusted_trainers=frozenset({TRAINER}), **changes)
     return SitePolicy(train=train, budgets={PATIENTS: budget or Budget(8.0, 1e-5)})
 
@@ -120,7 +121,8 @@ def test_a_reply_of_which_nothing_may_be_summed_is_refused_before_it_is_masked(
     before = len(site.records())
     with pytest.raises(PolicyRefused, match=words):
         gate.release_sum(exchange(message_type=kind), parts, mask)
-    assert (mask.seen, len(site.records())) == ([], before)
+    assert (mask.seen, len(site.records())) == ([], before + 1)
+    assert not any(part["outcome"] == "released" for part in last(site)["parts"])
 
 
 def test_the_record_says_what_was_summed_and_where_and_holds_no_content() -> None:
@@ -140,7 +142,7 @@ def test_the_record_says_what_was_summed_and_where_and_holds_no_content() -> Non
     record = site.records()[released.sequence - 1]
     assert b"41.75" not in record.body
     assert b"0.3125" not in record.body
-    (told,) = site.events
+    told = site.events[-1]
     assert isinstance(told, ExchangeCommitted)
     assert (told.released, told.withheld) == (1, 0)
 
@@ -213,19 +215,19 @@ def test_the_private_events_of_a_step_are_those_of_the_claim() -> None:
     assert STEP.parameter.encode() in committed[0].body
 
 
-def test_what_a_mask_refuses_spends_nothing_and_leaves_no_record() -> None:
+def test_what_a_mask_refuses_is_recorded_and_what_a_trusted_trainer_ran_is_spent() -> None:
     site = Site(policy())
     gate = site.gate()
     reservation = gate.reserve(PATIENTS, plan(2), purpose="study")
-    before = len(site.records())
 
     def mask(parts: Sequence[Part]) -> Part:
         raise DataError(f"{len(parts)} parts")
 
     with pytest.raises(DataError):
         gate.release_sum(exchange(), [private_arrays(reservation)], mask)
-    assert len(site.records()) == before
-    assert gate.budget(PATIENTS).epsilon_spent == 0.0
+    (part,) = last(site)["parts"]
+    assert (part["outcome"], part["policy"]) == ("withheld", "refused: data")
+    assert gate.budget(PATIENTS).epsilon_spent == 0.5
 
 
 def test_nothing_leaves_where_the_journal_cannot_be_written() -> None:

@@ -455,9 +455,7 @@ def _other(found: Federation, stage: str, name: str, body: Any) -> Any:
         (lambda: [Part(PartKind.METRICS, "m", {"num-examples": -1.0})], "weight"),
     ],
 )
-def test_a_reply_that_cannot_be_summed_stays_and_nothing_is_recorded(
-    parts: Any, words: str
-) -> None:
+def test_a_reply_that_cannot_be_summed_stays_and_that_is_recorded(parts: Any, words: str) -> None:
     four = federation(sites=[SumSite(0, app=lambda *_: parts(), rng=UnsafeCountingRng(5))])
     before = len(list(four.sites["site-1"].journal.records()))
     found = four.sum("evaluate")
@@ -466,7 +464,7 @@ def test_a_reply_that_cannot_be_summed_stays_and_nothing_is_recorded(
     assert isinstance(error, DataError)
     assert words in f"{error.message} {error.hint}"
     after = list(four.sites["site-1"].journal.records())
-    assert len(after) == before + 2, "the ledger's opening and the announcement"
+    assert len(after) == before + 3, "the ledger's opening, the announcement, the refusal"
 
 
 def test_a_policy_that_withholds_protocol_answers_is_a_refusal_not_a_crash() -> None:

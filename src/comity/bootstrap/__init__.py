@@ -17,7 +17,7 @@ from comity.ids import CollectionName, DatasetName, FederationName, ReservationI
 
 if TYPE_CHECKING:
     from comity.adapters.flower.app import LoadedApp
-    from comity.adapters.flower.engine import EngineSettings, RunOutcome, SumParts
+    from comity.adapters.flower.engine import EngineSettings, RunOutcome
     from comity.adapters.flower.site_engine import SimulatedSite
     from comity.adapters.pki.keys import Identity
     from comity.bootstrap.sums import LastingSite
@@ -76,6 +76,7 @@ def run_flower_app(
     from comity.adapters.flower.engine import run_app  # noqa: PLC0415 - likewise
     from comity.adapters.flower.sealed import app_for  # noqa: PLC0415 - likewise
     from comity.adapters.flower.site_engine import SimulatedSite  # noqa: PLC0415 - likewise
+    from comity.bootstrap.sums import summed  # noqa: PLC0415 - likewise
     from comity.services.gate import UnsafeSimulationGate  # noqa: PLC0415 - likewise
 
     options = options or RunOptions()
@@ -94,29 +95,7 @@ def run_flower_app(
             joined = _guarded_sites(names, options.policy, opened, events)
             policies = [site.policy for site in joined if site.policy]
             app = opened.enter_context(app_for(folder, options.overrides, policies))
-        return run_app(app, *_summed(joined, settings, events, options.secure))
-
-
-_SIMULATION = FederationName("simulation")
-
-
-def _summed(
-    sites: Sequence[SimulatedSite],
-    settings: EngineSettings,
-    events: EventSink,
-    secure: SumSettings | None,
-    lasting: Mapping[SiteName, LastingSite] | None = None,
-) -> tuple[Sequence[SimulatedSite], EngineSettings, EventSink, SumParts | None]:
-    """The arguments of a run; with secure sums where they are asked for, or a site demands them."""
-    from comity.adapters.flower.secure_grid import PROTECTED  # noqa: PLC0415 - likewise
-    from comity.bootstrap.sums import demanded, with_sums  # noqa: PLC0415 - likewise
-    from comity.services.sum_plan import SumSettings  # noqa: PLC0415 - likewise
-
-    asked = PROTECTED if secure else demanded([site.policy for site in sites if site.policy])
-    if not asked:
-        return sites, settings, events, None
-    joined, sums = with_sums(sites, secure or SumSettings(), asked, _SIMULATION, lasting)
-    return joined, settings, events, sums
+        return run_app(app, *summed(joined, settings, events, options.secure))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +129,12 @@ class PreparedRun:
             run_app,
         )
         from comity.adapters.flower.logs import quiet  # noqa: PLC0415 - likewise
+        from comity.bootstrap.sums import summed  # noqa: PLC0415 - likewise
 
         sites = [replace(site, reservation=reserved.get(site.name)) for site in self.sites]
         settings = EngineSettings(seed=seed)
         with quiet():
-            return run_app(self.app, *_summed(sites, settings, events, None, self.lasting))
+            return run_app(self.app, *summed(sites, settings, events, None, self.lasting))
 
 
 @contextlib.contextmanager
@@ -223,7 +203,7 @@ def _guarded_sites(
     sites = []
     for name in names:
         member = read.model_copy(update={"name": name, "state": state / name})
-        site = journals.enter_context(open_site(member, _SIMULATION, events))
+        site = journals.enter_context(open_site(member, FederationName("simulation"), events))
         sites.append(SimulatedSite(name, site.gate, site.policy, dataset, node_config=config))
     return sites
 

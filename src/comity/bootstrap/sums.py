@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from comity.adapters.flower.engine import SumParts
+from comity.adapters.flower.engine import EngineSettings, SumParts
 from comity.adapters.flower.secure_grid import PROTECTED
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.parallel.unmask import ParallelUnmask
@@ -17,12 +17,14 @@ from comity.adapters.store.sums import FileSumStore, MemorySumStore
 from comity.adapters.store.system import SystemClock, SystemRng
 from comity.core.policy.rule import PartKind, Rule, SitePolicy, SumPolicy
 from comity.core.secagg.site_state import Member
+from comity.events import EventSink
 from comity.ids import FederationName, MemberName, SiteName
 from comity.services.enrol import Role, identity_keys
 from comity.services.sum_epoch import Coordinator
 from comity.services.sum_plan import SumSettings
 from comity.services.sum_site import SummingSite
 
+FEDERATION: Final = FederationName("simulation")
 COORDINATOR: Final = MemberName("coordinator")
 _KEY_BYTES: Final = 32
 
@@ -101,3 +103,18 @@ def with_sums(
         joined.append(replace(site, sums=SummingSite(member, site.door, rng, store)))
     coordinator = Coordinator(root.roster, identities[COORDINATOR].sign, verify_signature)
     return joined, SumParts(coordinator, settings, protected, ParallelUnmask())
+
+
+def summed(
+    sites: Sequence[SimulatedSite],
+    settings: EngineSettings,
+    events: EventSink,
+    secure: SumSettings | None,
+    lasting: Mapping[SiteName, LastingSite] | None = None,
+) -> tuple[Sequence[SimulatedSite], EngineSettings, EventSink, SumParts | None]:
+    """The arguments of a run; with secure sums where they are asked for, or a site demands them."""
+    asked = PROTECTED if secure else demanded([site.policy for site in sites if site.policy])
+    if not asked:
+        return sites, settings, events, None
+    joined, sums = with_sums(sites, secure or SumSettings(), asked, FEDERATION, lasting)
+    return joined, settings, events, sums

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.padding import Padding
@@ -61,17 +61,7 @@ def command() -> None:
     help="A site file: plan by what that site demands.",
 )
 @json_option
-def plan(  # noqa: PLR0913 - click passes each option by its name
-    sites: int,
-    parameters: int,
-    ring: str,
-    colluders: int | None,
-    honest: int | None,
-    policy: Path | None,
-    *,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def plan(**options: Any) -> None:  # noqa: ANN401 - click passes each option by its name
     """Say who must answer, who may drop out, and what a round costs.
 
     \b
@@ -83,18 +73,20 @@ def plan(  # noqa: PLR0913 - click passes each option by its name
     from comity.core.policy.rule import SumPolicy  # noqa: PLC0415 - NumPy comes with it
     from comity.services.sum_plan import SumSettings, outlook  # noqa: PLC0415 - likewise
 
+    policy, as_json = options["policy"], options["as_json"]
     terms = load_site_file(policy).policy().train.sums if policy else SumPolicy()
     terms = dataclasses.replace(
         terms,
-        max_colluders=terms.max_colluders if colluders is None else colluders,
-        min_honest=terms.min_honest if honest is None else honest,
+        max_colluders=terms.max_colluders if options["colluders"] is None else options["colluders"],
+        min_honest=terms.min_honest if options["honest"] is None else options["honest"],
     )
-    found = outlook(SumSettings(ring_bits=int(ring), terms=terms, strict=strict), sites, parameters)
+    settings = SumSettings(int(options["ring"]), terms=terms, strict=options["strict"])
+    found = outlook(settings, options["sites"], options["parameters"])
     if as_json:
         print_json(dataclasses.asdict(found))
         return
     out = console()
-    out.print(f"[bold]A secure sum over {sites} sites[/]")
+    out.print(f"[bold]A secure sum over {found.sites} sites[/]")
     for line in told(found):
         out.print(Padding(Text(line), (0, 0, 0, 2)))
 

@@ -9,6 +9,7 @@ newer head: `Custody.observe`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -17,7 +18,7 @@ from comity.core.chain.canonical import encode
 from comity.core.chain.heads import head_message
 from comity.core.chain.record import GENESIS, Head, link
 from comity.core.privacy.ledger import Closed, LedgerEvent, ledger_record
-from comity.errors import ConfigError, JournalBehind, Verification
+from comity.errors import ConfigError, JournalBehind, PolicyRefused, Verification
 from comity.ids import SiteName
 from comity.ports import Clock, Entry, HeadKeeper, Journal, KeyStore, SignedHead
 from comity.services.books import LOST, POLICY, RESTORED, SCHEMA_VERSION, Books, record_body
@@ -31,6 +32,19 @@ class Note:
 
     digest: str
     salted: bytes
+
+
+def salted_note(text: str, salt: bytes, max_bytes: int) -> Note:
+    """What a person typed, under a salt of its own.
+
+    Raises:
+        PolicyRefused: It is too long.
+    """
+    raw = text.encode()
+    if len(raw) > max_bytes:
+        raise PolicyRefused(f"a note of {len(raw)} bytes; at most {max_bytes} are kept")
+    salted = salt + raw
+    return Note(hashlib.sha256(salted).hexdigest(), salted)
 
 
 class Custody:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from comity.core.policy.rule import SumPolicy
+from comity.errors import Malformed, PolicyRefused
 from comity.ids import FederationName, SiteName
 from comity.ports import Accountant, Clock, Exchange, HeadKeeper, Journal, KeyStore, Rng
 from comity.release import Released, Withheld
-from comity.services.books import SumMark
+from comity.services.books import Books, SumMark
 from comity.services.parts import Part
 
 Mask: TypeAlias = Callable[[Sequence[Part]], Part]
@@ -69,3 +71,40 @@ class GateLimits:
     max_parts: int = 10_000
     max_note_bytes: int = 4_096
     max_name_chars: int = 256
+
+
+def check_names(exchange: Exchange, limits: GateLimits) -> None:
+    """Checks the names and ids of an exchange, which a peer chose.
+
+    Raises:
+        Malformed: One is too long.
+    """
+    for name in ("exchange", "asker", "message_type", "run", "dataset"):
+        if len(getattr(exchange, name)) > limits.max_name_chars:
+            raise Malformed(
+                f"{name} of an exchange is longer than {limits.max_name_chars} characters"
+            )
+
+
+def check_count(parts: Sequence[Part], limits: GateLimits) -> None:
+    """Checks how many parts a reply has.
+
+    Raises:
+        PolicyRefused: Too many.
+    """
+    if len(parts) > limits.max_parts:
+        raise PolicyRefused(
+            f"a reply of {len(parts)} parts; at most {limits.max_parts} may leave at once"
+        )
+
+
+def check_sums(terms: SumPolicy, books: Books, run: str, day: int) -> None:
+    """Checks how many secure sums a site took part in.
+
+    Raises:
+        PolicyRefused: As many as its policy allows in a run, or in a day.
+    """
+    if books.sum_mark(run).sums >= terms.sums_per_run:
+        raise PolicyRefused(f"run {run} had its {terms.sums_per_run} sums here")
+    if books.sums(day) >= terms.sums_per_day:
+        raise PolicyRefused(f"this site had its {terms.sums_per_day} sums of the day")

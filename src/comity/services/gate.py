@@ -30,13 +30,22 @@ from comity.errors import (
     Replay,
     WrongStage,
 )
-from comity.events import EventSink, ExchangeCommitted, JournalStarted, PlanReserved, ignore
+from comity.events import EventSink, JournalStarted, PlanReserved, ignore
 from comity.ids import DatasetName, ReservationId
 from comity.ports import Exchange, SignedHead
 from comity.release import Released, Withheld, claim_seal
 from comity.services.books import EXCHANGE, POLICY, Answered, SumMark, parts_of, record_body
-from comity.services.custody import Custody, Note
-from comity.services.door import Door, GateLimits, GateParts, Mask, SiteIdentity
+from comity.services.custody import Custody, Note, salted_note
+from comity.services.door import (
+    Door,
+    GateLimits,
+    GateParts,
+    Mask,
+    SiteIdentity,
+    check_count,
+    check_names,
+    check_sums,
+)
 from comity.services.ledger import (
     Admission,
     BudgetState,
@@ -50,6 +59,7 @@ from comity.services.parts import (
     Part,
     Weighed,
     check_summable,
+    committed,
     refused,
     request_tag,
     weigh,
@@ -153,7 +163,7 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_names(exchange)
+            check_names(exchange, self._limits)
             return self._decided(exchange, parts, note)
 
     def release_sum(
@@ -182,7 +192,7 @@ class Gate:
         """
         with self._lock:
             self._custody.check_open()
-            self._check_names(exchange)
+            check_names(exchange, self._limits)
             outcomes = self._decided(exchange, parts, "", mask)
             stayed = (item for item in outcomes[:-1] if isinstance(item, Withheld))
             return cast("Released[Any]", outcomes[-1]), tuple(stayed)
@@ -309,19 +319,19 @@ class Gate:
     def _decide(
         self, exchange: Exchange, parts: Sequence[Part], note: str, mask: Mask | None
     ) -> tuple[Released[Any] | Withheld, ...]:
-        self._check_count(parts)
+        books = self._custody.books
+        day = books.day_at(self._ports.clock.wall_s())
+        check_count(parts, self._limits)
         weighed = weigh(self._policy, exchange, parts, in_sum=mask is not None)
         if mask is not None:
-            self._check_sums(exchange)
+            check_sums(self._policy.train.sums, self._custody.books, exchange.run, day)
             check_summable(weighed)
         request = request_tag(self._tag_key, exchange, weighed)
-        answered = self._custody.books.answered(exchange.exchange)
+        answered = books.answered(exchange.exchange)
         if answered is not None and mask is not None:
             raise Replay(f"exchange {exchange.exchange} was answered before")
         if answered is not None:
             return self._again(exchange, weighed, request, answered)
-        books = self._custody.books
-        day = books.day_at(self._ports.clock.wall_s())
         quoted = within_quotas(self._policy, exchange, weighed, books, day)
         spent = self._spender.spend(exchange, quoted, books.ledger)
         if mask is not None:
@@ -360,7 +370,8 @@ class Gate:
         )
         outcomes = tuple(_outcome(item, head.sequence) for item in spent.weighed if not item.summed)
         self._last = (request, outcomes)
-        self._tell(exchange, spent.weighed, head.sequence)
+        site = self._identity.site
+        self._events(committed(site, exchange, spent.weighed, head.sequence))
         return outcomes
 
     def _again(
@@ -388,34 +399,8 @@ class Gate:
                 )
         return tuple(outcomes)
 
-    def _check_names(self, exchange: Exchange) -> None:
-        for name in ("exchange", "asker", "message_type", "run", "dataset"):
-            if len(getattr(exchange, name)) > self._limits.max_name_chars:
-                raise Malformed(
-                    f"{name} of an exchange is longer than {self._limits.max_name_chars} characters"
-                )
-
-    def _check_sums(self, exchange: Exchange) -> None:
-        terms, books = self._policy.train.sums, self._custody.books
-        if books.sum_mark(exchange.run).sums >= terms.sums_per_run:
-            raise PolicyRefused(f"run {exchange.run} had its {terms.sums_per_run} sums here")
-        if books.sums(books.day_at(self._ports.clock.wall_s())) >= terms.sums_per_day:
-            raise PolicyRefused(f"this site had its {terms.sums_per_day} sums of the day")
-
-    def _check_count(self, parts: Sequence[Part]) -> None:
-        if len(parts) > self._limits.max_parts:
-            raise PolicyRefused(
-                f"a reply of {len(parts)} parts; at most {self._limits.max_parts} may leave at once"
-            )
-
     def _note(self, text: str) -> Note:
-        raw = text.encode()
-        if len(raw) > self._limits.max_note_bytes:
-            raise PolicyRefused(
-                f"a note of {len(raw)} bytes; at most {self._limits.max_note_bytes} are kept"
-            )
-        salted = self._ports.rng.token(_SALT_BYTES) + raw
-        return Note(hashlib.sha256(salted).hexdigest(), salted)
+        return salted_note(text, self._ports.rng.token(_SALT_BYTES), self._limits.max_note_bytes)
 
     def _record_policy(self) -> None:
         digest = hashlib.sha256(encode(policy_record(self._policy))).hexdigest()
@@ -428,19 +413,6 @@ class Gate:
             "protections_off": list(protections_off(self._policy)),
         }
         self._custody.commit([], [(POLICY, record)])
-
-    def _tell(self, exchange: Exchange, weighed: Sequence[Weighed], sequence: int) -> None:
-        left = [item for item in weighed if item.leaves and not item.summed]
-        self._events(
-            ExchangeCommitted(
-                site=self._identity.site,
-                exchange=exchange.exchange,
-                released=len(left),
-                withheld=sum(not item.leaves for item in weighed),
-                size_bytes=sum(item.content.size_bytes for item in left),
-                journal_sequence=sequence,
-            )
-        )
 
 
 class UnsafeSimulationGate:

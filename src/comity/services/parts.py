@@ -25,7 +25,8 @@ from comity.core.policy.rule import CollectionPolicy, PartKind, SitePolicy
 from comity.core.privacy.event import Plan, Spend
 from comity.core.privacy.ledger import plan_record
 from comity.errors import ComityError, PolicyRefused
-from comity.ids import AppDigest, CollectionName, ReservationId
+from comity.events import ExchangeCommitted
+from comity.ids import AppDigest, CollectionName, ReservationId, SiteName
 from comity.ports import Arrays, Exchange
 from comity.services.books import Books
 from comity.services.protect import (
@@ -205,6 +206,21 @@ def check_summable(weighed: Sequence[Weighed]) -> None:
             f"nothing of this reply may be summed: {policies}",
             hint="a site's owner may let arrays or metrics leave in a secure sum",
         )
+
+
+def committed(
+    site: SiteName, exchange: Exchange, weighed: Sequence[Weighed], sequence: int
+) -> ExchangeCommitted:
+    """What is told of an exchange whose releases were committed."""
+    left = [item for item in weighed if item.leaves and not item.summed]
+    return ExchangeCommitted(
+        site=site,
+        exchange=exchange.exchange,
+        released=len(left),
+        withheld=sum(not item.leaves for item in weighed),
+        size_bytes=sum(item.content.size_bytes for item in left),
+        journal_sequence=sequence,
+    )
 
 
 def within_quotas(

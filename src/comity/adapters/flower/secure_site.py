@@ -27,7 +27,7 @@ from comity.adapters.flower.secure_messages import (
 from comity.adapters.flower.site_engine import Outgoing, SimulatedSite, policed_parts, refused_by
 from comity.core.secagg.codec import code_of
 from comity.core.secagg.messages import AnnounceRequest, Invitation, LinkRequest
-from comity.errors import ComityError, Malformed, UnavailableError, WrongStage
+from comity.errors import ComityError, Malformed, PolicyRefused, UnavailableError, WrongStage
 from comity.ids import AppDigest
 from comity.ports import Exchange, SealedUpload
 from comity.release import Released
@@ -57,25 +57,35 @@ def admit(site: SimulatedSite, exchange: Exchange, message: Message) -> Admitted
     """
     content = message.content
     reserved = message.metadata.message_type in PROTOCOL_TYPES
-    if site.sums is None or not (reserved or PROTOCOL in content):
+    if not (reserved or PROTOCOL in content):
         return Admitted(content)
+    if site.sums is None and site.policy is None:
+        return Admitted(content)  # the caller's own site: its app may bring the protocol itself
     try:
-        body = protocol_body(content)
-        if body is None:
-            raise Malformed("a request of the secure sum without its message")
-        if reserved or code_of(body) != Invitation.CODE:
-            released = _answered(site.sums, exchange, body)
-            reply = RecordDict({PROTOCOL: protocol_record(released.value)})
-            return Admitted(None, Outgoing(reply, size_bytes=len(released.value)))
-        plain = without_protocol(content)
-        if site.sums.open(exchange, body, content_digest(plain)):
-            return Admitted(plain, summed=True)
-        kept = site.sums.repeat(exchange, received_arrays(plain))
-        return Admitted(None, _outgoing(kept))
+        return _admitted(site, exchange, content, reserved=reserved)
     except UnavailableError:
         raise
     except ComityError as error:
         return Admitted(None, refused_by(site, exchange, error))
+
+
+def _admitted(
+    site: SimulatedSite, exchange: Exchange, content: RecordDict, *, reserved: bool
+) -> Admitted:
+    body = protocol_body(content)
+    if body is None:
+        raise Malformed("a request of the secure sum without its message")
+    if site.sums is None:
+        raise PolicyRefused("this site takes no part in secure sums")
+    if reserved or code_of(body) != Invitation.CODE:
+        released = _answered(site.sums, exchange, body)
+        reply = RecordDict({PROTOCOL: protocol_record(released.value)})
+        return Admitted(None, Outgoing(reply, size_bytes=len(released.value)))
+    plain = without_protocol(content)
+    if site.sums.open(exchange, body, content_digest(plain)):
+        return Admitted(plain, summed=True)
+    kept = site.sums.repeat(exchange, received_arrays(plain))
+    return Admitted(None, _outgoing(kept))
 
 
 def send_sum(
