@@ -74,6 +74,25 @@ def test_what_nobody_measured_is_withheld(demo: tuple[Path, str, dict[str, Any]]
     assert len(demo[2]["history"]["accuracy"]) == 20
 
 
+def test_what_was_trained_left_only_inside_secure_sums(
+    demo: tuple[Path, str, dict[str, Any]],
+) -> None:
+    folder, told, _ = demo
+    assert "left masked, inside secure sums" in " ".join(told.split())
+    for site in ("northgate", "lakeside", "riverside", "st-anne"):
+        state = f"comity-demo/run-1/{site}/state"
+        done = comity(folder, "audit", "show", "--state", state, "--last", "0", "--json")
+        given = [r["sentence"] for r in json.loads(done.stdout)["records"]]
+        given = [sentence for sentence in given if "gave coordinator" in sentence]
+        masked = [sentence for sentence in given if "masked, with" in sentence]
+        assert len(masked) >= 2 * 20
+        assert sum("arrays 'arrays' (private by record) inside the sum" in s for s in masked) == 20
+        for sentence in set(given) - set(masked):
+            assert "gave coordinator protocol '" in sentence
+            assert "arrays" not in sentence
+            assert "metrics" not in sentence
+
+
 def test_answers_are_cited_and_the_unanswerable_is_not_guessed_at(
     demo: tuple[Path, str, dict[str, Any]],
 ) -> None:

@@ -38,8 +38,9 @@ EPSILON_IN_WORDS: Final = (
     "Epsilon bounds what anyone can learn about one patient from what left in training: smaller is "
     "safer."
 )
-SCORES_IN_WORDS: Final = (
-    "The score of each round on held-back records left as a recorded release: no privacy claim."
+SUMS_IN_WORDS: Final = (
+    "What was trained, and each round's score, left masked, inside secure sums: the coordinator "
+    "read the hospitals' totals, no single one's part. The scores carry no privacy claim."
 )
 
 
@@ -198,7 +199,7 @@ def _show(out: Console, result: DemoResult) -> None:
     print_table(out, _leaving(result))
     raw = sum(site.unprotected_parts for site in result.run.sites)
     out.print(f"raw records that left: [bold]{raw}[/] (counted from the audit chains)")
-    for note in (EPSILON_IN_WORDS, SCORES_IN_WORDS):
+    for note in (EPSILON_IN_WORDS, SUMS_IN_WORDS):
         print_wrapped(out, note, style="dim")
     for number, answer in enumerate(result.answers, 1):
         _show_answer(out, number, answer)

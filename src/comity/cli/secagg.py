@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.padding import Padding
-from rich.text import Text
 
-from comity.cli.terminal import console, json_option, print_json
+from comity.cli.terminal import console, json_option, print_json, print_wrapped
 
 if TYPE_CHECKING:
     from comity.services.sum_plan import Outlook
@@ -88,7 +86,7 @@ def plan(**options: Any) -> None:  # noqa: ANN401 - click passes each option by 
     out = console()
     out.print(f"[bold]A secure sum over {found.sites} sites[/]")
     for line in told(found):
-        out.print(Padding(Text(line), (0, 0, 0, 2)))
+        print_wrapped(out, line, indent=2)
 
 
 @command.command()
