@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message
 
 import comity
-from comity.adapters.flower.site_engine import Outgoing, send_out
+from comity.adapters.flower.grid import LocalGrid
+from comity.adapters.flower.site_engine import Outgoing
 from comity.api.demo import DemoSettings, run_demo
 from comity.api.results import TrainResult
 
@@ -30,8 +32,10 @@ def everything_in(outgoing: Outgoing) -> bytes:
         return repr(content).encode()
     arrays = [array.data for record in content.array_records.values() for array in record.values()]
     rest = [repr(dict(record)) for record in content.metric_records.values()]
-    rest += [repr(dict(record)) for record in content.config_records.values()]
-    return b"".join([*arrays, *(text.encode() for text in rest)])
+    values = [value for record in content.config_records.values() for value in record.values()]
+    rest += [repr(value) for value in values if not isinstance(value, bytes)]
+    raw = [value for value in values if isinstance(value, bytes)]
+    return b"".join([*arrays, *raw, *(text.encode() for text in rest)])
 
 
 @pytest.fixture
@@ -39,12 +43,13 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """All that leaves a site's gate for the coordinator; a tap on the line, nothing is changed."""
     seen: list[bytes] = []
 
-    def tapped(*arguments: Any) -> Outgoing:
-        outgoing: Outgoing = send_out(*arguments)
-        seen.append(everything_in(outgoing))
-        return outgoing
+    taken = LocalGrid._take
 
-    monkeypatch.setattr("comity.adapters.flower.grid.send_out", tapped)
+    def tapped(grid: LocalGrid, place: Any, request: Message, outgoing: Outgoing) -> None:
+        seen.append(everything_in(outgoing))
+        taken(grid, place, request, outgoing)
+
+    monkeypatch.setattr(LocalGrid, "_take", tapped)
     return seen
 
 
@@ -74,7 +79,9 @@ def test_no_planted_record_or_closed_document_leaves(
         result: TrainResult = federation.train(first.files.app, dataset="patients", plan=PLAN)
         answer = federation.ask("What is the code of the sepsis trolley?", asker="visitor")
     model = result.save(tmp_path / "model.npz").read_bytes()
-    assert len(wire) == 4 * 20 * 2
+    uploads_and_reveals = 4 * 20 * 2 * 2
+    assert len(wire) == uploads_and_reveals + 4
+    assert all(len(seen) > 100 for seen in wire)
     shown = capfd.readouterr()
     seen = [*wire, model, repr(answer).encode(), shown.out.encode(), shown.err.encode()]
     assert hits(seen, [*forms(MARK), SECRET.encode()]) == []

@@ -1,0 +1,1 @@
+"""Rounds of a strategy that secure sums allow."""
