@@ -149,11 +149,11 @@ class SumRun:
     _round: int = 0
     _scales: dict[tuple[str, tuple[str, ...]], Scales] = field(default_factory=dict)
 
-    def begin(self, carrier: KeyCarrier) -> Epoch:
-        """Asks the sites for their keys, once a run."""
-        if self._epoch is None:
+    def begin(self, carrier: KeyCarrier, *, anew: bool = False) -> Epoch:
+        """Asks the sites for their keys: once a run, and `anew` where more sites have come."""
+        if self._epoch is None or anew:
             hybrid = self.settings.hybrid
-            place = (1, self._round + 1)
+            place = (self._epoch.number + 1 if self._epoch else 1, self._round + 1)
             self._epoch = Epoch.begin(self.coordinator, self.run, place, carrier, hybrid=hybrid)
         return self._epoch
 

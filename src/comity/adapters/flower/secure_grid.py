@@ -58,6 +58,7 @@ class SecureGrid(Grid):
         self._sums = sums
         self._events = events
         self._nodes: dict[str, int] = {}
+        self._asked: set[int] = set()
         self._admitted = False
         self._exchanges = 0
 
@@ -142,8 +143,9 @@ class SecureGrid(Grid):
         content, received = _same_content(messages)
         first = messages[0]
         kind = first.metadata.message_type
-        if not self._nodes:
-            self._sums.begin(self._carrier(first, RecordDict(), timeout))
+        if not _receivers(messages) <= self._asked:
+            self._asked |= _receivers(messages) | set(self._inner.get_node_ids())
+            self._sums.begin(self._carrier(first, RecordDict(), timeout), anew=True)
         nodes = {name: node for name, node in self._nodes.items() if node in _receivers(messages)}
         reference = _reference(content) if kind.split(".", 1)[0] == "train" else {}
         carrier = self._carrier(first, content, timeout)
