@@ -284,6 +284,13 @@ def test_our_own_mean_is_known_and_start_is_put_back() -> None:
     assert Strategy.start is before
 
 
+def test_a_callback_is_refused_only_where_its_replies_are_summed() -> None:
+    strategy = FedAvg(train_metrics_aggr_fn=lambda _, __: MetricRecord())
+    with pytest.raises(StrategyRefused, match="train_metrics_aggr_fn"):
+        check_strategy(strategy, "num-examples")
+    check_strategy(strategy, "num-examples", frozenset({"evaluate"}))
+
+
 def test_a_plain_run_is_not_checked_for_its_strategy() -> None:
     class Own(FedAvg):
         def aggregate_train(self, server_round: int, replies: Any) -> Any:

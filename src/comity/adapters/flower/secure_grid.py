@@ -124,7 +124,7 @@ class SecureGrid(Grid):
         Raises:
             StrategyRefused: It would get the mean where it needs single replies.
         """
-        check_strategy(strategy, self._weight_key)
+        check_strategy(strategy, self._weight_key, self._protected)
         self._admitted = True
         try:
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from flwr.serverapp import strategy as flower
@@ -42,12 +42,15 @@ class Admitting(Protocol):
         """Checks `strategy` and lets its exchanges through while it runs."""
 
 
-def check_strategy(strategy: Strategy, weight_key: str) -> None:
+def check_strategy(
+    strategy: Strategy, weight_key: str, summed: frozenset[str] = frozenset({"train", "evaluate"})
+) -> None:
     """Checks that one reply, the weighted mean, gives `strategy` the right result.
 
     Args:
         strategy: The strategy.
         weight_key: The metric that the sum weighs by.
+        summed: The categories of messages whose replies it gets as one.
 
     Raises:
         StrategyRefused: It is not known to be of that kind; says which part of it is not.
@@ -69,7 +72,7 @@ def check_strategy(strategy: Strategy, weight_key: str) -> None:
                 "make of the mean alone is not known",
                 hint=_WAY_OUT,
             )
-    _check_callbacks(strategy)
+    _check_callbacks(strategy, summed)
     weighed = getattr(strategy, "weighted_by_key", weight_key)
     if weighed != weight_key:
         raise StrategyRefused(
@@ -78,12 +81,11 @@ def check_strategy(strategy: Strategy, weight_key: str) -> None:
         )
 
 
-def _check_callbacks(strategy: Strategy) -> None:
-    usual: dict[str, Callable[..., Any]] = {}
+def _check_callbacks(strategy: Strategy, summed: frozenset[str]) -> None:
     plain = FedAvg()
-    for name in ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"):
-        usual[name] = getattr(plain, name)
-        if getattr(strategy, name) is not usual[name]:
+    for category in sorted(summed):
+        name = f"{category}_metrics_aggr_fn"
+        if getattr(strategy, name) is not getattr(plain, name):
             raise StrategyRefused(
                 f"{type(strategy).__name__} has a {name} of its own, which would see one reply",
                 hint=f"leave {name} out: metrics come as their weighted mean",
