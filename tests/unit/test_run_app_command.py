@@ -128,6 +128,7 @@ def test_secure_sums_what_the_sites_reply(folder: Path, ring: int) -> None:
     assert json.loads(result.stdout)["replies"] == 8
     result = run(folder, "--threads", "--secure", "--sites", 2)
     assert isinstance(result.exception, CohortTooSmall)
+    assert "ROUND" not in result.stderr  # refused before the app starts
 
 
 def test_a_policy_that_lets_arrays_out_goes_through_each_sites_gate(folder: Path) -> None:

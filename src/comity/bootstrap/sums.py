@@ -112,9 +112,15 @@ def summed(
     secure: SumSettings | None,
     lasting: Mapping[SiteName, LastingSite] | None = None,
 ) -> tuple[Sequence[SimulatedSite], EngineSettings, EventSink, SumParts | None]:
-    """The arguments of a run; with secure sums where they are asked for, or a site demands them."""
+    """The arguments of a run; with secure sums where they are asked for, or a site demands them.
+
+    Raises:
+        CohortTooSmall: They are asked for, of too few sites.
+    """
     asked = PROTECTED if secure else demanded([site.policy for site in sites if site.policy])
     if not asked:
         return sites, settings, events, None
+    if secure:
+        secure.threshold(len(sites), len(sites))
     joined, sums = with_sums(sites, secure or SumSettings(), asked, FEDERATION, lasting)
     return joined, settings, events, sums
