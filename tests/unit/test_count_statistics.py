@@ -102,7 +102,7 @@ def test_a_site_that_counts_wrongly_drops_out(cohort: Cohort) -> None:
         assert (counts.sites, counts.dropped) == (4, ("s4",))
 
 
-def test_sites_that_were_asked_different_things_open_no_sum(cohort: Cohort) -> None:
+def test_too_few_sites_that_count_open_no_sum(cohort: Cohort) -> None:
     run, sites = cohort([always(7)] * 5)
 
     def elsewhere(query: CountQuery) -> NDArray[np.int64]:

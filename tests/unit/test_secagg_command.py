@@ -65,6 +65,7 @@ def test_members_folders_hold_their_own_key_only_and_are_not_overwritten(tmp_pat
     for place, key in zip(folders, keys, strict=True):
         assert stat.S_IMODE(place.stat().st_mode) == 0o700
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = [key.read_bytes() for key in keys]
     again = run("members", "--sites", 3, "--out", tmp_path / "m")
     assert isinstance(again.exception, ConfigError)
-    assert [key.read_bytes() for key in keys] == [key.read_bytes() for key in keys]
+    assert [key.read_bytes() for key in keys] == before

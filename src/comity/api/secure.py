@@ -76,10 +76,8 @@ class SecureAggregation:
         from comity.adapters.flower.strategies import (  # noqa: PLC0415 - flwr is an extra
             check_strategy,
         )
-        from comity.bootstrap.members import (  # noqa: PLC0415 - likewise
-            COORDINATOR,
-            coordinating_member,
-        )
+        from comity.bootstrap.members import coordinating_member  # noqa: PLC0415 - likewise
+        from comity.bootstrap.sums import COORDINATOR  # noqa: PLC0415 - likewise
 
         settings = settings or SumSettings()
         check_strategy(strategy, settings.terms.weight_key)

@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Final
 
 from comity.adapters.flower.engine import SumParts
-from comity.adapters.flower.secure_grid import PROTECTED
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.pki.keys import Identity, load_identity, verify_signature, write_identity
 from comity.adapters.pki.throwaway import throwaway_root
 from comity.adapters.store.sums import FileSumStore
 from comity.adapters.store.system import SystemClock, SystemRng
-from comity.core.policy.rule import SumPolicy
+from comity.bootstrap.sums import COORDINATOR, FEDERATION
+from comity.core.policy.rule import PROTECTED, SumPolicy
 from comity.core.secagg.site_state import Member
 from comity.errors import ConfigError, UnavailableError
-from comity.ids import FederationName, MemberName, SiteName
+from comity.ids import MemberName, SiteName
 from comity.services.enrol import Role, Roster, identity_keys, open_roster
 from comity.services.gate import UnsafeSimulationGate
 from comity.services.sum_epoch import Coordinator
 from comity.services.sum_plan import SumSettings
 from comity.services.sum_site import SummingSite
 
-COORDINATOR: Final = MemberName("coordinator")
-FEDERATION: Final = FederationName("simulation")
 _IDENTITY: Final = "identity.key"
 _ROSTER: Final = "roster.json"
 _ROOT: Final = "root.pub"

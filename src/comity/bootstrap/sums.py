@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from comity.adapters.flower.engine import EngineSettings, SumParts
-from comity.adapters.flower.secure_grid import PROTECTED
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.parallel.unmask import ParallelUnmask
 from comity.adapters.pki.keys import Identity, verify_signature
 from comity.adapters.pki.throwaway import throwaway_root_over
 from comity.adapters.store.sums import FileSumStore, MemorySumStore
 from comity.adapters.store.system import SystemClock, SystemRng
-from comity.core.policy.rule import PartKind, Rule, SitePolicy, SumPolicy
+from comity.core.policy.rule import PROTECTED, PartKind, Rule, SitePolicy, SumPolicy
 from comity.core.secagg.site_state import Member
 from comity.events import EventSink
 from comity.ids import FederationName, MemberName, SiteName

@@ -31,6 +31,7 @@ from comity.core.policy.rule import (
     SitePolicy,
     TrainPolicy,
     Unit,
+    category_of,
 )
 from comity.ids import AppDigest, CollectionName, DatasetName
 
@@ -48,7 +49,7 @@ class DatasetFormat(StrEnum):
 
 
 def _message_type(text: str) -> str:
-    if text.split(".", 1)[0] not in MESSAGE_CATEGORIES:
+    if category_of(text) not in MESSAGE_CATEGORIES:
         raise wrong("is not a message type", did_you_mean(text, MESSAGE_CATEGORIES))
     return text
 

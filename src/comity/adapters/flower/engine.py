@@ -26,7 +26,7 @@ from comity.adapters.flower.grid import LocalGrid, RunIdentity, Tally
 from comity.adapters.flower.private_names import COORDINATOR_NODE, empty_run, enter_run
 from comity.adapters.flower.processes import CrewSettings, ProcessCrew
 from comity.adapters.flower.refusals import withheld_needed
-from comity.adapters.flower.secure_grid import PROTECTED, SecureGrid
+from comity.adapters.flower.secure_grid import SecureGrid
 from comity.adapters.flower.seeds import (
     GeneratorStates,
     call_seed,
@@ -36,6 +36,7 @@ from comity.adapters.flower.seeds import (
 from comity.adapters.flower.site_engine import SimulatedSite
 from comity.adapters.flower.strategies import strategies_checked
 from comity.adapters.flower.threads import ThreadCrew
+from comity.core.policy.rule import PROTECTED
 from comity.core.secagg.mask import apply_streams
 from comity.errors import ComityError, ConfigError, UnavailableError
 from comity.events import (

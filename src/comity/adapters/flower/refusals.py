@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from comity.adapters.flower.site_engine import Outgoing
+from comity.core.policy.rule import category_of
 from comity.errors import PolicyRefused, RefusedError, UnavailableError
 from comity.ids import SiteName
 
@@ -37,7 +38,7 @@ class Refusals:
         """Takes note of what became of one message."""
         if out.refused is not None:
             self._refused.setdefault(exchange, []).append((site, out.refused))
-        if kind.split(".", 1)[0] == _TRAIN:
+        if category_of(kind) == _TRAIN:
             self._trained += not out.failure
             self._train_failures.update([out.failure] if out.failure else [])
 

@@ -22,12 +22,11 @@ from comity.adapters.flower.private_names import Run, name_message, reply_to
 from comity.adapters.flower.secure_carrier import MessageCarrier, type_of
 from comity.adapters.flower.secure_messages import content_digest
 from comity.adapters.flower.strategies import check_strategy
+from comity.core.policy.rule import PROTECTED, category_of
 from comity.errors import StrategyRefused
 from comity.events import EventSink, ExchangeFinished, ignore
 from comity.services.sum_run import Sum, SumAsk, SumRun
 
-PROTECTED: Final = frozenset({"train", "evaluate"})
-"""Categories of messages whose replies may be summed."""
 DEFAULT_METRICS: Final = "metrics"
 
 
@@ -147,7 +146,7 @@ class SecureGrid(Grid):
             self._asked |= _receivers(messages) | set(self._inner.get_node_ids())
             self._sums.begin(self._carrier(first, RecordDict(), timeout), anew=True)
         nodes = {name: node for name, node in self._nodes.items() if node in _receivers(messages)}
-        reference = _reference(content) if kind.split(".", 1)[0] == "train" else {}
+        reference = _reference(content) if category_of(kind) == "train" else {}
         carrier = self._carrier(first, content, timeout)
         carrier.order = tuple(message.metadata.dst_node_id for message in messages)
         summed = self._sums.sum(SumAsk(kind, tuple(nodes), reference, received), carrier)
@@ -165,7 +164,7 @@ class SecureGrid(Grid):
         return [reply, *carrier.errors(set(answered))]
 
     def _sums_up(self, message: Message) -> bool:
-        return type_of(message).split(".", 1)[0] in self._protected
+        return category_of(type_of(message)) in self._protected
 
     def _check_open(self, messages: Sequence[Message]) -> None:
         kinds = {type_of(message) for message in messages if self._sums_up(message)}

@@ -13,11 +13,12 @@ from typing import Final
 from flwr.app import Context, Error, Message, RecordDict
 
 from comity.adapters.flower.app import NO_DIGEST
+from comity.adapters.flower.grid import ASKER
 from comity.adapters.flower.private_names import APP_RAISED, with_metadata
 from comity.adapters.flower.secure_carrier import type_of
-from comity.adapters.flower.secure_grid import PROTECTED
 from comity.adapters.flower.secure_site import admit, send_sum
 from comity.adapters.flower.site_engine import SimulatedSite
+from comity.core.policy.rule import PROTECTED, category_of
 from comity.ids import ExchangeId, RunId
 from comity.ports import Exchange
 
@@ -40,7 +41,7 @@ def through_sums(
     metadata = message.metadata
     exchange = Exchange(
         ExchangeId(f"{metadata.message_id}-{site.name}"),
-        "coordinator",
+        ASKER,
         metadata.message_type,
         run_name(metadata.run_id),
     )
@@ -48,7 +49,7 @@ def through_sums(
     if admitted.answer is not None:
         return _reply(admitted.answer.content, message)
     if admitted.content is None or not admitted.summed:
-        if type_of(message).split(".", 1)[0] in PROTECTED:
+        if category_of(type_of(message)) in PROTECTED:
             return _reply(Error(APP_RAISED, _REFUSED), message)
         return call_next(message, context)
     inner = with_metadata(metadata, admitted.content)

@@ -23,7 +23,7 @@ from comity.adapters.flower.crew import NodeConfig
 from comity.adapters.flower.private_names import APP_RAISED
 from comity.adapters.flower.wire import array_bytes
 from comity.core.policy.decide import decide_reply
-from comity.core.policy.rule import PartKind, Rule, SitePolicy
+from comity.core.policy.rule import PROTECTED, PartKind, Rule, SitePolicy, category_of
 from comity.core.privacy.event import PrivacyEvent, Spend
 from comity.errors import ComityError, DataError, Malformed, RefusedError, UnavailableError
 from comity.ids import AppDigest, DatasetName, ReservationId, SiteName
@@ -301,7 +301,7 @@ def _reference(request: Message, record: ArrayRecord) -> DecodedArrays | None:
     for sent in request.content.values():
         if isinstance(sent, ArrayRecord) and sent.keys() == record.keys():
             return DecodedArrays(sent)
-    if request.metadata.message_type.split(".", 1)[0] not in {"train", "evaluate"}:
+    if category_of(request.metadata.message_type) not in PROTECTED:
         return None
     raise DataError(
         "the reply holds arrays under names that the site was not sent",

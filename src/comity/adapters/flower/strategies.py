@@ -16,6 +16,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from comity.adapters.flower.parts import SiteMean
+from comity.core.policy.rule import PROTECTED
 from comity.errors import StrategyRefused
 
 MEANS: Final[frozenset[type[Strategy]]] = frozenset(
@@ -42,9 +43,7 @@ class Admitting(Protocol):
         """Checks `strategy` and lets its exchanges through while it runs."""
 
 
-def check_strategy(
-    strategy: Strategy, weight_key: str, summed: frozenset[str] = frozenset({"train", "evaluate"})
-) -> None:
+def check_strategy(strategy: Strategy, weight_key: str, summed: frozenset[str] = PROTECTED) -> None:
     """Checks that one reply, the weighted mean, gives `strategy` the right result.
 
     Args:

@@ -13,6 +13,13 @@ from comity.errors import ConfigError
 from comity.ids import AppDigest, CollectionName, DatasetName
 
 MAX_FILTER_ORDER: Final = 1024
+PROTECTED: Final = frozenset({"train", "evaluate"})
+"""Categories of messages whose replies may be summed, and by default leave no other way."""
+
+
+def category_of(message_type: str) -> str:
+    """The category of a message type: ``train`` of ``train.warm-up``."""
+    return message_type.split(".", 1)[0]
 
 
 class Rule(StrEnum):
@@ -207,14 +214,11 @@ class TrainPolicy:
 
     def rule_for(self, message_type: str, kind: PartKind) -> Rule:
         """The rule for one part: exact message type, then its category, then the default."""
-        for name in (message_type, message_type.split(".", 1)[0]):
+        for name in (message_type, category_of(message_type)):
             rule = self.rules.get((name, kind))
             if rule is not None:
                 return rule
-        if message_type.split(".", 1)[0] in {"train", "evaluate"} and kind in {
-            PartKind.ARRAYS,
-            PartKind.METRICS,
-        }:
+        if category_of(message_type) in PROTECTED and kind in {PartKind.ARRAYS, PartKind.METRICS}:
             return Rule.SUM
         return Rule.WITHHOLD
 
